@@ -1,0 +1,5 @@
+//! hull: from an OCI bundle to a running container.
+#![forbid(unsafe_code)]
+
+pub mod error;
+

@@ -1,0 +1,2 @@
+//! The `hull` command.
+fn main() {}
