@@ -1,0 +1,3 @@
+//! Facts about the host: plain data, and the probes that fill it.
+
+pub mod cgroup;

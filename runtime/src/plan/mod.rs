@@ -1,0 +1,3 @@
+//! The plan: what will be done, as data. No I/O, no environment, no clock.
+
+pub mod cgroup;
