@@ -74,6 +74,8 @@ pub struct Request {
     pub no_pivot: bool,
     /// `--no-new-keyring`.
     pub no_new_keyring: bool,
+    /// `--rootless`: no power over cgroups is expected.
+    pub rootless: bool,
     /// Which cgroup driver was asked for.
     pub driver: cgroup::Driver,
     /// The host directory that holds the notify socket, when the caller gave one.
@@ -95,7 +97,16 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     refuse_unsupported(linux)?;
     let namespaces = namespaces::plan(linux, facts.euid, facts.egid)?;
-    let cgroup = cgroup::plan(linux, &request.id, &facts.cgroup, request.driver, facts.euid != 0)?;
+    let cgroup = cgroup::plan(
+        Some(linux),
+        &facts.cgroup,
+        &cgroup::CgroupRequest {
+            id: &request.id,
+            driver: request.driver,
+            rootless: facts.euid != 0 || request.rootless,
+            in_userns: facts.in_user_namespace,
+        },
+    )?;
     warnings.extend(cgroup.warnings.iter().cloned());
     let wanted = rootfs::Request {
         bundle: &request.bundle,

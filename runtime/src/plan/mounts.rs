@@ -2,10 +2,12 @@
 //! Pure; called by `plan::rootfs` for each entry in the order of the spec.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use hull_sys::mount::{Change, attr};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
+use super::cgroup::CgroupPlan;
 use super::mount_options::{self, Word};
 use super::path::{HostPath, InRoot, c_string};
 use super::rootfs::{Bind, FsOp, NewMount, Source, Step};
@@ -18,8 +20,7 @@ pub struct Context<'a> {
     bundle: &'a str,
     label: Option<&'a str>,
     own_cgroup_namespace: bool,
-    /// Where this container's own cgroup lies, relative to each hierarchy, when it is known.
-    pub cgroup_path: Option<String>,
+    cgroup: &'a CgroupPlan,
     /// Device nodes are bound from the host, since this process may not make them.
     pub bind_devices: bool,
     /// Something is bound on /dev, which is therefore left alone.
@@ -30,7 +31,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// The state before the first entry.
-    pub fn new(spec: &'a Spec, facts: &'a Facts, bundle: &'a str) -> Self {
+    pub fn new(spec: &'a Spec, facts: &'a Facts, bundle: &'a str, cgroup: &'a CgroupPlan) -> Self {
         let linux = spec.linux().as_ref();
         let has = |kind| linux.is_some_and(|l| l.namespaces().iter().flatten().any(|ns| ns.typ() == kind));
         Self {
@@ -38,11 +39,18 @@ impl<'a> Context<'a> {
             bundle,
             label: linux.and_then(|l| l.mount_label().as_deref()).filter(|label| !label.is_empty()),
             own_cgroup_namespace: has(LinuxNamespaceType::Cgroup),
-            cgroup_path: None,
+            cgroup,
             bind_devices: has(LinuxNamespaceType::User) || facts.in_user_namespace,
             dev_is_bound: false,
             deferred: Vec::new(),
         }
+    }
+
+    /// The container's own directory in the hierarchy mounted at `mount`: the mount itself where the
+    /// container has none.
+    fn own_cgroup(&self, mount: &Path) -> String {
+        let dir = self.cgroup.dirs.iter().find(|dir| dir.mount == mount);
+        dir.map_or_else(|| mount.to_owned(), |dir| mount.join(&dir.path)).to_string_lossy().into_owned()
     }
 }
 
@@ -268,9 +276,7 @@ fn plan_cgroup_view(
         let op = if context.own_cgroup_namespace {
             v1_mount(hierarchy, &place, options)?
         } else {
-            let own = context.cgroup_path.clone().unwrap_or_default();
-            let source = format!("{}{own}", hierarchy.mount.display());
-            cgroup_bind(&source, &place, options)?
+            cgroup_bind(&context.own_cgroup(&hierarchy.mount), &place, options)?
         };
         steps.push(Step { op, field: field.clone(), fallback: None });
         for controller in hierarchy.controllers.iter().filter(|one| **one != name) {
@@ -334,9 +340,8 @@ fn cgroup_bind(source: &str, at: &InRoot, options: &Options) -> Result<FsOp> {
 /// The v2 hierarchy. Without a cgroup namespace of its own the container sees its own cgroup by a bind
 /// mount; with one that this process may not mount from, likewise.
 fn cgroup2_view(at: &InRoot, field: &Field, options: &Options, context: &Context<'_>) -> Result<Step> {
-    let mount = context.facts.cgroup.v2.as_ref().map_or("/sys/fs/cgroup".into(), |v2| v2.mount.display().to_string());
-    let own = context.cgroup_path.clone().unwrap_or_default();
-    let bind = cgroup_bind(&format!("{mount}{own}"), at, options)?;
+    let mount = context.facts.cgroup.v2.as_ref().map_or(Path::new("/sys/fs/cgroup"), |v2| &v2.mount);
+    let bind = cgroup_bind(&context.own_cgroup(mount), at, options)?;
     if !context.own_cgroup_namespace {
         return Ok(Step { op: bind, field: field.clone(), fallback: None });
     }

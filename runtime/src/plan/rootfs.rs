@@ -7,6 +7,7 @@ use std::ffi::CString;
 use hull_sys::mount::{Change, attr, propagation};
 use oci_spec::runtime::{Linux, Spec};
 
+use super::cgroup::CgroupPlan;
 use super::devices::{self, Node};
 use super::mounts;
 use super::path::{HostPath, InRoot};
@@ -169,11 +170,11 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// A mount or device that cannot be asked of the kernel, with its field.
-pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>) -> Result<RootfsPlan> {
+pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPlan) -> Result<RootfsPlan> {
     let missing = || Error::new("root-missing", "is required").field(Field::named("root"));
     let root = spec.root().as_ref().ok_or_else(missing)?;
     let linux = spec.linux().as_ref();
-    let mut context = mounts::Context::new(spec, facts, request.bundle);
+    let mut context = mounts::Context::new(spec, facts, request.bundle, cgroup);
     let mut before = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts::plan_mount(mount, &Field::item("mounts", index), &mut context, &mut before)?;

@@ -28,6 +28,12 @@ pub fn reset() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Gives `signal` its default action.
+pub fn restore_default(signal: i32) {
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Ignores `signal` in this process.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid action.
