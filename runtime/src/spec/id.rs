@@ -69,7 +69,23 @@ mod tests {
 
     #[test]
     fn what_could_leave_the_state_directory_or_a_terminal_is_refused() {
-        for id in ["", ".", "..", "../x", "a/b", "/abs", "a\nb", "a b", "a;b", "%s%n", "\x1b[31m", "a:b", "a\0b", "ä", &"a".repeat(256)] {
+        for id in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/abs",
+            "a\nb",
+            "a b",
+            "a;b",
+            "%s%n",
+            "\x1b[31m",
+            "a:b",
+            "a\0b",
+            "ä",
+            &"a".repeat(256),
+        ] {
             let error = ContainerId::parse(id).unwrap_err();
             assert!(error.message.contains("invalid container ID format"), "{id:?}: {error}");
             assert!(!error.message.contains('\x1b') && !error.message.contains('\n'), "{error}");

@@ -2,7 +2,11 @@
 //! container. It may not touch the host: it reads the one file it is handed and computes the rest. `cli` calls
 //! it first in every verb that is given a bundle, and again to say where in the file a later error stands.
 
+mod fit;
 mod load;
+mod scan;
+mod shape;
+mod span;
 
 /// Rules that the spec decides alone, without the host.
 pub mod check;
@@ -16,8 +20,10 @@ pub mod state;
 pub mod template;
 /// Points in time as RFC 3339 text.
 pub mod time;
+/// The closed lists of words of the spec.
+pub mod words;
 
 pub use check::{check, check_process};
 pub use id::ContainerId;
-pub use load::{Loaded, MAX_BYTES, MAX_DEPTH, Source, load, load_process, load_resources, locate};
+pub use load::{Loaded, MAX_BYTES, MAX_DEPTH, Source, load, load_process, load_resources, locate, parse};
 pub use time::Timestamp;

@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn state_has_runcs_keys_in_runcs_order() {
-        let annotations = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
+        let annotations =
+            BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
         let expected = "{\n  \"ociVersion\": \"1.2.0\",\n  \"id\": \"c1\",\n  \"pid\": 42,\n  \"status\": \"running\",\n  \
             \"bundle\": \"/b\",\n  \"rootfs\": \"/b/rootfs\",\n  \"created\": \"2024-02-29T12:34:56.123456789Z\",\n  \
             \"annotations\": {\n    \"a\": \"1\",\n    \"b\": \"2\"\n  },\n  \"owner\": \"\"\n}";
@@ -149,8 +150,18 @@ mod tests {
     #[test]
     fn hook_state_is_one_line_and_a_stopped_one_has_no_pid() {
         let annotations = BTreeMap::new();
-        let mut hook = HookState { oci_version: "1.3.0", id: "c1", status: Status::Created, pid: 7, bundle: "/b", annotations: &annotations };
-        assert_eq!(hook.to_json(), r#"{"ociVersion":"1.3.0","id":"c1","status":"created","pid":7,"bundle":"/b"}"#);
+        let mut hook = HookState {
+            oci_version: "1.3.0",
+            id: "c1",
+            status: Status::Created,
+            pid: 7,
+            bundle: "/b",
+            annotations: &annotations,
+        };
+        assert_eq!(
+            hook.to_json(),
+            r#"{"ociVersion":"1.3.0","id":"c1","status":"created","pid":7,"bundle":"/b"}"#
+        );
         hook.status = Status::Stopped;
         hook.pid = 0;
         assert_eq!(hook.to_json(), r#"{"ociVersion":"1.3.0","id":"c1","status":"stopped","bundle":"/b"}"#);
