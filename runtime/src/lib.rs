@@ -1,8 +1,21 @@
-//! hull: from an OCI bundle to a running container.
+//! hull: from an OCI bundle to a running container. The folders, in call order:
 #![forbid(unsafe_code)]
 
-pub mod cgroup;
-pub mod error;
+/// The command line: one file for each verb.
+pub mod cli;
+/// From config.json to checked values, and the JSON hull prints.
+pub mod spec;
+/// What the plan must know of this host, as plain data.
 pub mod host;
+/// The one pure function: spec, facts and request to a plan.
 pub mod plan;
-
+/// The containers hull knows of: records, locks, identity.
+pub mod state;
+/// cgroups: create, enter, limit, freeze, kill, delete.
+pub mod cgroup;
+/// The process tree in action.
+pub mod launch;
+/// One file for each part of a plan: system calls in the child.
+pub mod apply;
+/// The one error type.
+pub mod error;

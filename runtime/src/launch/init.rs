@@ -87,7 +87,7 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         init.channel.ask(Message::AtHooks, Message::HooksDone).during(Stage::Channel, 0)?;
     }
-    let state = if init.output.is_some() { init.state.text(&proc.own_pid().during(Stage::Channel, 0)?) } else { String::new() };
+    let state = hook_state(init, &proc)?;
     run_hooks(init, &plan.hooks.create_container, &state, Stage::CreateContainer)?;
     for (index, step) in plan.rootfs.after.iter().enumerate() {
         fs.apply(step).during(Stage::After, index)?;
@@ -107,10 +107,29 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     // From here on the parent may come and go. Nothing of the host stays open in what others in this
     // container might look into.
     drop((proc, root, pty));
+    close_what_is_not_needed(init)?;
     wait_for_start(init, from_start)?;
     run_hooks(init, &plan.hooks.start_container, &state, Stage::StartContainer)?;
     let channel = from_start.as_ref().unwrap_or(&init.channel);
     finish(&plan.process, plan.seccomp.as_ref(), channel, (program, &args, &env), init.passed_fds)
+}
+
+/// What hooks on this side are told: the state with our number as the host sees it.
+fn hook_state(init: &Init<'_>, proc: &Proc) -> Result<String, Report> {
+    if init.output.is_none() {
+        return Ok(String::new());
+    }
+    let pid = proc.own_pid().during(Stage::Channel, 0)?.parse().unwrap_or(0);
+    Ok(HookState { pid, ..init.state.clone() }.to_json())
+}
+
+/// Closes every descriptor but those of the last steps: the host's directories, and the parent's lock.
+fn close_what_is_not_needed(init: &Init<'_>) -> Result<(), Report> {
+    let first = 3 + init.passed_fds;
+    let output = init.output.as_ref().map(AsFd::as_fd);
+    let start = init.start.as_ref().map(AsFd::as_fd);
+    let keep = [Some(init.channel.as_fd()), output, start];
+    fs::close_all_but(first, keep.into_iter().flatten()).during(Stage::Descriptors, 1)
 }
 
 fn enter_cgroup(tasks: &[OwnedFd]) -> Result<(), Report> {

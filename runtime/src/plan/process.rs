@@ -170,7 +170,8 @@ fn plan_caps(process: &Process, facts: &Facts, user_namespace: bool, warnings: &
     let bounding = take(wanted.bounding());
     let permitted = take(wanted.permitted());
     let effective = take(wanted.effective()) & permitted;
-    let inheritable = take(wanted.inheritable());
+    // The kernel takes nothing into the inheritable set that the bounding set does not have.
+    let inheritable = take(wanted.inheritable()) & bounding;
     // The kernel raises an ambient capability only when it is permitted and inheritable.
     let ambient = take(wanted.ambient()) & permitted & inheritable;
     if refused != 0 {

@@ -198,6 +198,11 @@ pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPla
 }
 
 impl RootfsPlan {
+    /// Whether mounts of the container are seen on the host.
+    pub fn is_shared(&self) -> bool {
+        self.propagation & propagation::SHARED != 0
+    }
+
     /// Gives each bind mount that only the host side can open (all of them, when the container has a user
     /// namespace, and the idmapped ones) a slot in the table of trees.
     fn with_opened_sources(mut self, user_namespace: bool) -> Self {
