@@ -40,6 +40,19 @@ pub struct Pty {
     pub slave: OwnedFd,
 }
 
+impl Pty {
+    /// A new pty of the devpts below `root`, checked to be one (CVE-2025-52565).
+    pub fn open(root: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let master = open::in_root(root, c"/dev/pts/ptmx", How::TERMINAL).at(Call::Terminal)?;
+        if fs::magic_of(master.as_fd()).at(Call::Terminal)? != fs::magic::DEVPTS {
+            return Err(Failure::new(Call::TargetDiffers, Errno::ENOTTY));
+        }
+        tty::unlock(master.as_fd()).at(Call::Terminal)?;
+        let slave = tty::peer(master.as_fd()).at(Call::Terminal)?;
+        Ok(Self { master, slave })
+    }
+}
+
 impl<'a> Fs<'a> {
     /// The state before the first operation.
     pub fn new(root: BorrowedFd<'a>, trees: &'a [OwnedFd]) -> Self {
@@ -215,12 +228,7 @@ impl<'a> Fs<'a> {
 
     fn make_console(&mut self) -> Result<(), Failure> {
         self.parent = None;
-        let master = open::in_root(self.root, c"/dev/pts/ptmx", How::TERMINAL).at(Call::Terminal)?;
-        if fs::magic_of(master.as_fd()).at(Call::Terminal)? != fs::magic::DEVPTS {
-            return Err(Failure::new(Call::TargetDiffers, Errno::ENOTTY));
-        }
-        tty::unlock(master.as_fd()).at(Call::Terminal)?;
-        let slave = tty::peer(master.as_fd()).at(Call::Terminal)?;
+        let Pty { master, slave } = Pty::open(self.root)?;
         let at = InRoot::new("/dev/console").map_err(|_nul| Failure::new(Call::MakeTarget, Errno::EINVAL))?;
         let target = open_or_make(self.root, &at, Kind::File, true)?;
         let tree = mount::clone_tree(Some(slave.as_fd()), c"", false, false).at(Call::OpenSource)?;

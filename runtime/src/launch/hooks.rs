@@ -26,6 +26,12 @@ impl Output {
         socket::memory_file(c"hull-hook").map(std::fs::File::from).map(Self)
     }
 
+    /// Another handle of the same file, for the child.
+    pub fn share(&self) -> hull_sys::Result<Self> {
+        let copy = self.0.try_clone();
+        copy.map(Self).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
     /// What was written, as one line.
     pub fn text(&mut self) -> String {
         let mut bytes = Vec::new();

@@ -2,7 +2,7 @@
 //! directory the caller has opened, or host paths. Called by `apply`, `state`, `cgroup`.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::{Result, check, check_unit};
 
@@ -239,10 +239,26 @@ pub fn write_once(fd: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     if usize::try_from(done) == Ok(text.len()) { Ok(()) } else { Err(crate::Errno::EIO) }
 }
 
+/// `write(2)`; answers how much was taken.
+pub fn write_some(fd: BorrowedFd<'_>, text: &[u8]) -> Result<usize> {
+    // SAFETY: the kernel reads `len` bytes at the pointer, both of one live slice.
+    let done = check(unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) })?;
+    Ok(usize::try_from(done).unwrap_or(0))
+}
+
 /// Marks every descriptor from `first` on close-on-exec (`close_range(2)`).
 pub fn close_from_on_exec(first: u32) -> Result<()> {
     // SAFETY: takes numbers only; no descriptor is closed, so no owner is cheated.
     check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// Takes over descriptor `number`, which another process put into the table we share with it.
+pub fn adopt(number: RawFd) -> Result<OwnedFd> {
+    if !is_open(number) {
+        return Err(crate::Errno::EBADF);
+    }
+    // SAFETY: it is open, and the process that opened it gave it up (`into_raw_fd`) and has ended.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Closes every descriptor from `first` on but those in `keep`. For a process that is about to become
