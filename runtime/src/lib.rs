@@ -5,4 +5,3 @@ pub mod cgroup;
 pub mod error;
 pub mod host;
 pub mod plan;
-
