@@ -15,7 +15,7 @@ use crate::plan::cgroup::Version;
 
 /// How long dying processes may keep a cgroup busy.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Cgroup {
