@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn mountinfo_line_is_parsed() {
-        let line = "35 31 0:32 /docker/x /sys/fs/cgroup/a\\040b rw,relatime shared:9 - cgroup cgroup rw,memory";
+        let line =
+            "35 31 0:32 /docker/x /sys/fs/cgroup/a\\040b rw,relatime shared:9 - cgroup cgroup rw,memory";
         let got = parse(line).unwrap();
         assert_eq!((got.root, got.kind, got.options), ("/docker/x", "cgroup", "rw,memory"));
         assert_eq!(got.mount, Path::new("/sys/fs/cgroup/a b"));

@@ -61,7 +61,7 @@ pub enum Version {
 }
 
 /// The container's directory in one hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupDir {
     /// Of which kind the hierarchy is.
     pub version: Version,
@@ -225,7 +225,11 @@ pub fn plan(linux: Option<&Linux>, facts: &CgroupFacts, request: &CgroupRequest<
 ///
 /// # Errors
 /// As [`plan`].
-pub fn plan_update(resources: &LinuxResources, dirs: Vec<CgroupDir>, facts: &CgroupFacts) -> Result<CgroupPlan> {
+pub fn plan_update(
+    resources: &LinuxResources,
+    dirs: Vec<CgroupDir>,
+    facts: &CgroupFacts,
+) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
     limits.resources(resources)?;
     Ok(limits.finish(None, None))

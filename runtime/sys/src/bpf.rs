@@ -197,6 +197,7 @@ pub fn program_by_id(id: u32) -> Result<OwnedFd> {
 /// Runs `work` with as much locked memory as the kernel lets us have, and puts the limit back, so that
 /// no container inherits it. Not being allowed to raise it (no CAP_SYS_RESOURCE) is no error.
 pub fn with_raised_memlock<T>(work: impl FnOnce() -> T) -> T {
+    #[allow(clippy::unnecessary_cast, reason = "an int in musl")]
     const MEMLOCK: u32 = libc::RLIMIT_MEMLOCK as u32;
     let before = limits::get(MEMLOCK);
     let raised = limits::set(MEMLOCK, Limit { soft: u64::MAX, hard: u64::MAX }).is_ok();

@@ -150,10 +150,8 @@ fn max(quota: Option<i64>, period: Option<u64>) -> String {
 
 /// `cpus` and `mems`; the files have the same names on v1 and v2, but for v1's `noprefix` mounts.
 pub(super) fn cpuset(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
-    let sets = [
-        ("cpus", "cpuset.cpus", cpu.cpus().as_deref()),
-        ("mems", "cpuset.mems", cpu.mems().as_deref()),
-    ];
+    let sets =
+        [("cpus", "cpuset.cpus", cpu.cpus().as_deref()), ("mems", "cpuset.mems", cpu.mems().as_deref())];
     for (name, file, set) in sets {
         let Some(set) = set.filter(|set| !set.is_empty()) else { continue };
         let field = CPU.member(name);

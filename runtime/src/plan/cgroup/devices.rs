@@ -61,7 +61,12 @@ pub(super) fn plan(
                 dir.required = true;
             }
             let denied = if request.rootless { Denied::Skip } else { Denied::Fail };
-            Ok(Some(DeviceProgram { dir: place.dir, program: program(&policy)?, rules: policy.text(), denied }))
+            Ok(Some(DeviceProgram {
+                dir: place.dir,
+                program: program(&policy)?,
+                rules: policy.text(),
+                denied,
+            }))
         }
     }
 }

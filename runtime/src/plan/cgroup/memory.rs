@@ -53,9 +53,7 @@ fn set(value: Option<i64>) -> Option<i64> {
 
 impl Asked {
     fn check(&self) -> Result<()> {
-        for (name, value) in
-            [("limit", self.limit), ("swap", self.swap), ("reservation", self.reservation)]
-        {
+        for (name, value) in [("limit", self.limit), ("swap", self.swap), ("reservation", self.reservation)] {
             if let Some(value) = value.filter(|value| *value < -1) {
                 let text = format!("invalid memory value: {value}");
                 return Err(Error::new("memory-limit", text).field(MEMORY.member(name)));
@@ -65,9 +63,7 @@ impl Asked {
         match (self.limit, self.swap) {
             (_, None | Some(-1)) | (Some(-1), _) => Ok(()),
             (None, Some(_)) => swap("unable to set swap limit without memory limit"),
-            (Some(limit), Some(both)) if both < limit => {
-                swap("memory+swap limit should be >= memory limit")
-            }
+            (Some(limit), Some(both)) if both < limit => swap("memory+swap limit should be >= memory limit"),
             (Some(_), Some(_)) => Ok(()),
         }
     }
@@ -94,9 +90,8 @@ impl Asked {
 /// v1. Memory+swap may never be below memory, so the order depends on whether they rise or fall: the limit
 /// goes first, and once more after memory+swap if the kernel refused it.
 fn v1(asked: &Asked, memory: &LinuxMemory, place: Place, limits: &mut Limits) -> Result<()> {
-    let write = |file, value: i64, name| {
-        place.write("memory", file, value, &MEMORY.member(name)).when(asked.when())
-    };
+    let write =
+        |file, value: i64, name| place.write("memory", file, value, &MEMORY.member(name)).when(asked.when());
     if let Some(limit) = asked.limit {
         let write = write("memory.limit_in_bytes", limit, "limit");
         let swap_follows = asked.swap.is_some() || limit == -1;

@@ -17,8 +17,7 @@ const RDMA: &str = "linux.resources.rdma";
 const NETWORK: Field = Field::named("linux.resources.network");
 const UNIFIED: &str = "linux.resources.unified";
 /// Controllers of v2 up to Linux 6.18; any other prefix of a `unified` key is left to the kernel.
-const CONTROLLERS: [&str; 9] =
-    ["cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
+const CONTROLLERS: [&str; 9] = ["cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
 
 /// `config-linux.md#pids`. Negative is no limit; 0 is 1, as in runc, because systemd refuses 0.
 pub(super) fn pids(pids: LinuxPids, limits: &mut Limits) -> Result<()> {
