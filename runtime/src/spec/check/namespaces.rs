@@ -17,7 +17,7 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
             return Err(refuse(
                 "namespace-duplicate",
                 at,
-                format!("malformed spec file: duplicated ns {kind}"),
+                format!("malformed spec file: duplicated ns {}", name(kind)),
             ));
         }
         namespaces.asked |= bit(kind);

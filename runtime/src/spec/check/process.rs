@@ -100,14 +100,18 @@ fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<Warning>) -> Result
         return Err(refuse("capability-not-permitted", at.member("effective"), message)
             .hint(format!("add CAP_{cap} to process.capabilities.permitted")));
     }
-    let mut ambient: Vec<_> = sets.ambient().iter().flatten().collect();
-    ambient.sort_by_key(|cap| cap.to_string());
-    for cap in ambient {
-        if !holds(sets.permitted(), cap) || !holds(sets.inheritable(), cap) {
-            let message =
-                format!("can't raise ambient capability CAP_{cap}: it is not both permitted and inheritable");
-            warnings.push(refuse("capability-ambient", at.member("ambient"), message));
-        }
+    let mut lost: Vec<String> = sets
+        .ambient()
+        .iter()
+        .flatten()
+        .filter(|cap| !holds(sets.permitted(), cap) || !holds(sets.inheritable(), cap))
+        .map(|cap| format!("CAP_{cap}"))
+        .collect();
+    lost.sort();
+    if !lost.is_empty() {
+        let names = lost.join(", ");
+        let message = format!("can't raise ambient capability {names}: not both permitted and inheritable");
+        warnings.push(refuse("capability-ambient", at.member("ambient"), message));
     }
     Ok(())
 }
