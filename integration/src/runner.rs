@@ -83,7 +83,8 @@ fn named<'t>(tests: &[&'t Test], name: &str) -> Option<&'t Test> {
 fn wanted(test: &Test, filters: &[String]) -> bool {
     let name = full_name(test);
     let (out, within): (Vec<&String>, Vec<&String>) = filters.iter().partition(|f| f.starts_with('-'));
-    !out.iter().any(|f| name.contains(&f[1..])) && (within.is_empty() || within.iter().any(|f| name.contains(*f)))
+    !out.iter().any(|f| name.contains(&f[1..]))
+        && (within.is_empty() || within.iter().any(|f| name.contains(*f)))
 }
 
 fn parse(words: &[String]) -> Result<Options, String> {
@@ -171,7 +172,10 @@ impl Results {
         self.failures.iter().for_each(|name| println!("failed: {name}"));
         let done = self.passed + self.failed + self.skipped;
         if done < planned {
-            println!("stopped at the first failure, {} tests not run (--keep-going runs all)", planned - done);
+            println!(
+                "stopped at the first failure, {} tests not run (--keep-going runs all)",
+                planned - done
+            );
         }
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
     }

@@ -185,7 +185,9 @@ fn ids_outside_the_alphabet_are_refused(lab: &Lab) -> TestResult {
     b.write();
     let long = "a".repeat(257);
     let dir = b.dir.to_string_lossy();
-    for id in ["", ".", "..", "../x", "a/b", "/abs", "a b", "a\nb", "a;b", "a%b", "a:b", "a\u{1b}b", "é", &long] {
+    for id in
+        ["", ".", "..", "../x", "a/b", "/abs", "a b", "a\nb", "a;b", "a%b", "a:b", "a\u{1b}b", "é", &long]
+    {
         let output = lab.rt(&["create", "--bundle", &dir, id]);
         assert!(output.rc > 0, "the id {id:?} was accepted");
         assert!(lab.ids_on_disk().is_empty(), "the id {id:?} left something");
@@ -273,7 +275,8 @@ fn kill_without_a_signal_sends_term(lab: &Lab) -> TestResult {
 }
 
 fn kill_takes_names_and_numbers(lab: &Lab) -> TestResult {
-    let script = "for s in HUP USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
+    let script =
+        "for s in HUP USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
     let b = lab.bundle().sh(script);
     let output = lab.up(&b);
     lab.eventually("the traps", || output.text() == "up");

@@ -91,7 +91,9 @@ impl<'a> Fs<'a> {
 
     fn mount(&mut self, new: &NewMount) -> Result<(), Failure> {
         self.parent = None;
-        let long = |(_, value): &(_, Option<CString>)| value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_OPTION);
+        let long = |(_, value): &(_, Option<CString>)| {
+            value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_OPTION)
+        };
         if new.options.iter().any(long) {
             return self.mount_with_long_options(new);
         }
@@ -127,7 +129,8 @@ impl<'a> Fs<'a> {
                 data.extend_from_slice(value.to_bytes());
             }
         }
-        let text = |bytes: Vec<u8>| CString::new(bytes).map_err(|_nul| Failure::new(Call::CreateFs, Errno::EINVAL));
+        let text =
+            |bytes: Vec<u8>| CString::new(bytes).map_err(|_nul| Failure::new(Call::CreateFs, Errno::EINVAL));
         let place = text(format!("/proc/self/fd/{}", target.as_raw_fd()).into_bytes())?;
         let flags = legacy_flags(new.attributes);
         mount::mount_legacy(&new.source, &place, &new.kind, flags, &text(data)?).at(Call::CreateFs)?;
@@ -214,16 +217,18 @@ impl<'a> Fs<'a> {
     /// The directory `at` lies in, opened once for a run of nodes and links.
     fn parent(&mut self, at: &InRoot) -> Result<(BorrowedFd<'_>, CString), Failure> {
         let (dir, name) = at.as_str().rsplit_once('/').unwrap_or(("", at.as_str()));
-        let known = self.parent.take().filter(|(known, _)| known == dir);
-        let (fd, name) = match known {
-            Some((_, fd)) => {
-                let name = CString::new(name).map_err(|_nul| Failure::new(Call::MakeTarget, Errno::EINVAL))?;
-                (fd, name)
+        let name = match &self.parent {
+            Some((known, _)) if known == dir => {
+                CString::new(name).map_err(|_nul| Failure::new(Call::MakeTarget, Errno::EINVAL))?
             }
-            None => parent_of(self.root, at)?,
+            _ => {
+                let (fd, name) = parent_of(self.root, at)?;
+                self.parent = Some((dir.to_owned(), fd));
+                name
+            }
         };
-        let (_, fd) = self.parent.insert((dir.to_owned(), fd));
-        Ok((fd.as_fd(), name))
+        let fd = self.parent.as_ref().ok_or(Failure::new(Call::OpenTarget, Errno::ENOENT))?;
+        Ok((fd.1.as_fd(), name))
     }
 
     fn make_console(&mut self) -> Result<(), Failure> {
@@ -244,7 +249,9 @@ impl<'a> Fs<'a> {
         };
         if fs::stat(place.as_fd()).at(Call::OpenTarget)?.is_dir() {
             let copy = match &self.empty {
-                Some(first) => mount::clone_tree(Some(first.as_fd()), c"", false, false).at(Call::OpenSource)?,
+                Some(first) => {
+                    mount::clone_tree(Some(first.as_fd()), c"", false, false).at(Call::OpenSource)?
+                }
                 None => empty_directory()?,
             };
             mount::attach(copy.as_fd(), place.as_fd()).at(Call::Attach)?;
@@ -278,7 +285,8 @@ fn empty_directory() -> Result<OwnedFd, Failure> {
     for (key, value) in [(c"source", c"tmpfs"), (c"mode", c"755"), (c"nr_inodes", c"2"), (c"size", c"0")] {
         mount::configure(context.as_fd(), key, Some(value)).at(Call::Option)?;
     }
-    mount::make_mount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Call::CreateFs)
+    mount::make_mount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
+        .at(Call::CreateFs)
 }
 
 fn set_propagation(made: BorrowedFd<'_>, wanted: &[(u64, bool)]) -> Result<(), Failure> {

@@ -70,9 +70,30 @@ impl Call {
     pub fn from_number(number: u8) -> Self {
         use Call::*;
         const ALL: [Call; 24] = [
-            Only, OpenSource, OpenTarget, MakeTarget, OpenFs, Option, CreateFs, Attributes, Propagation, Attach,
-            TargetIsLink, TargetDiffers, CopyUp, MakeNode, Chown, Terminal, Send, Execute, Exited, Signalled,
-            TimedOut, Idmap, Unreachable, Write,
+            Only,
+            OpenSource,
+            OpenTarget,
+            MakeTarget,
+            OpenFs,
+            Option,
+            CreateFs,
+            Attributes,
+            Propagation,
+            Attach,
+            TargetIsLink,
+            TargetDiffers,
+            CopyUp,
+            MakeNode,
+            Chown,
+            Terminal,
+            Send,
+            Execute,
+            Exited,
+            Signalled,
+            TimedOut,
+            Idmap,
+            Unreachable,
+            Write,
         ];
         ALL.get(usize::from(number)).copied().unwrap_or(Only)
     }

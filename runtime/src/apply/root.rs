@@ -49,7 +49,8 @@ pub fn change(root: BorrowedFd<'_>, how: RootChange, shared: bool) -> Result<(),
         RootChange::Pivot => pivot(root, shared),
         RootChange::Move => {
             let here = format!("/proc/self/fd/{}", root.as_raw_fd());
-            let here = std::ffi::CString::new(here).map_err(|_nul| Failure::new(Call::Only, Errno::EINVAL))?;
+            let here =
+                std::ffi::CString::new(here).map_err(|_nul| Failure::new(Call::Only, Errno::EINVAL))?;
             mount::move_to_root(&here, c"/").at(Call::Attach)?;
             fs::enter_dir(root).at(Call::Only)?;
             fs::chroot_here().at(Call::Only)
@@ -58,11 +59,8 @@ pub fn change(root: BorrowedFd<'_>, how: RootChange, shared: bool) -> Result<(),
 }
 
 fn pivot(root: BorrowedFd<'_>, shared: bool) -> Result<(), Failure> {
-    let old = if shared {
-        Some(open::on_host(None, c"/", How::DIRECTORY).at(Call::OpenSource)?)
-    } else {
-        None
-    };
+    let old =
+        if shared { Some(open::on_host(None, c"/", How::DIRECTORY).at(Call::OpenSource)?) } else { None };
     fs::enter_dir(root).at(Call::Only)?;
     mount::pivot_root_here().at(Call::Only)?;
     if let Some(old) = old {

@@ -63,7 +63,8 @@ pub fn probe(spec: &Spec) -> Result<Facts> {
 /// # Errors
 /// When the kernel's own files cannot be read.
 pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
-    let caps = hull_sys::cred::caps().map_err(|errno| unreadable("the capabilities of this process", errno))?;
+    let caps =
+        hull_sys::cred::caps().map_err(|errno| unreadable("the capabilities of this process", errno))?;
     let (bounding, last_cap) = hull_sys::cred::bounding();
     let asks = |pick: fn(&Process) -> bool| process.is_some_and(pick);
     let labelled = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());

@@ -22,7 +22,11 @@ pub struct Terminal {
 
 /// The terminal this process sits at: the first of stdin, stdout, stderr that is one, else `/dev/tty`.
 fn own_terminal() -> Result<std::fs::File> {
-    let stdio = [std::io::stdin().as_fd().try_clone_to_owned(), std::io::stdout().as_fd().try_clone_to_owned(), std::io::stderr().as_fd().try_clone_to_owned()];
+    let stdio = [
+        std::io::stdin().as_fd().try_clone_to_owned(),
+        std::io::stdout().as_fd().try_clone_to_owned(),
+        std::io::stderr().as_fd().try_clone_to_owned(),
+    ];
     if let Some(own) = stdio.into_iter().flatten().find(|fd| fd.is_terminal()) {
         return Ok(own.into());
     }
@@ -49,10 +53,12 @@ impl Terminal {
     /// Takes the pty that the container's side has sent, and puts our own terminal in front of it.
     pub fn receive(console: BorrowedFd<'_>) -> Result<Self> {
         let mut name = [0; 64];
-        let (_, master) = socket::receive(console, &mut name).map_err(|errno| internal("receive the terminal", errno))?;
+        let (_, master) =
+            socket::receive(console, &mut name).map_err(|errno| internal("receive the terminal", errno))?;
         let master = master.ok_or_else(|| internal("receive the terminal", Errno::ENODATA))?;
         let own = own_terminal()?;
-        let settings = tty::settings(own.as_fd()).map_err(|errno| internal("read the terminal's settings", errno))?;
+        let settings =
+            tty::settings(own.as_fd()).map_err(|errno| internal("read the terminal's settings", errno))?;
         let terminal = Self { own, settings, master: master.into() };
         terminal.resize();
         tty::set_raw(terminal.own.as_fd()).map_err(|errno| internal("set the terminal", errno))?;
@@ -100,7 +106,9 @@ pub fn wait(child: BorrowedFd<'_>, signals: BorrowedFd<'_>, mut terminal: Option
         let quiet = Interest { fd: signals, events: 0 };
         let interest = |fd, on: bool| if on { Interest { fd, events: libc::POLLIN } } else { quiet };
         let (own, master) = match &terminal {
-            Some(terminal) => (interest(terminal.own.as_fd(), input_open), interest(terminal.master.as_fd(), true)),
+            Some(terminal) => {
+                (interest(terminal.own.as_fd(), input_open), interest(terminal.master.as_fd(), true))
+            }
             None => (quiet, quiet),
         };
         let watched = [interest(child, true), interest(signals, true), own, master];
@@ -118,7 +126,8 @@ pub fn wait(child: BorrowedFd<'_>, signals: BorrowedFd<'_>, mut terminal: Option
             }
         }
         if ended != 0 && printed & libc::POLLIN == 0 {
-            let exit = process::wait(child, true).map_err(|errno| internal("wait for the container", errno))?;
+            let exit =
+                process::wait(child, true).map_err(|errno| internal("wait for the container", errno))?;
             return Ok(exit.unwrap_or(Exit::Code(0)));
         }
     }

@@ -107,11 +107,16 @@ fn become_hook(
 fn wait(child: BorrowedFd<'_>, timeout_s: Option<u32>) -> Result<Exit, Failure> {
     if let Some(seconds) = timeout_s {
         let timeout_ms = i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX);
-        let [ended] = signal::poll([Interest { fd: child, events: libc::POLLIN }], timeout_ms).at(Call::Execute)?;
+        let [ended] =
+            signal::poll([Interest { fd: child, events: libc::POLLIN }], timeout_ms).at(Call::Execute)?;
         if ended == 0 {
             pidfd::signal(child, libc::SIGKILL).at(Call::TimedOut)?;
             process::wait(child, true).at(Call::TimedOut)?;
-            return Err(Failure { call: Call::TimedOut, detail: 0, errno: i32::try_from(seconds).unwrap_or(0) });
+            return Err(Failure {
+                call: Call::TimedOut,
+                detail: 0,
+                errno: i32::try_from(seconds).unwrap_or(0),
+            });
         }
     }
     process::wait(child, true).at(Call::Execute).map(|exit| exit.unwrap_or(Exit::Code(0)))

@@ -111,7 +111,7 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     wait_for_start(init, from_start)?;
     run_hooks(init, &plan.hooks.start_container, &state, Stage::StartContainer)?;
     let channel = from_start.as_ref().unwrap_or(&init.channel);
-    finish(&plan.process, plan.seccomp.as_ref(), channel, (program, &args, &env), init.passed_fds)
+    finish(&plan.process, plan.seccomp.as_ref().map(|plan| &plan.filter), channel, (program, &args, &env), init.passed_fds)
 }
 
 /// What hooks on this side are told: the state with our number as the host sees it.
@@ -219,7 +219,9 @@ pub(super) fn identify(
     process::set_user(process).during(Stage::User, 0)?;
     process::set_caps_but_last(&process.caps).during(Stage::Capabilities, 1)?;
     match entered {
-        Err(Failure { errno: libc::EACCES | libc::EPERM, .. }) => process::enter(root, process.cwd.as_c_str()),
+        Err(Failure { errno: libc::EACCES | libc::EPERM, .. }) => {
+            process::enter(root, process.cwd.as_c_str())
+        }
         other => other,
     }
     .during(Stage::WorkingDirectory, 0)?;
@@ -245,7 +247,7 @@ fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(
 /// of an exec.
 pub(super) fn finish(
     process: &ProcessPlan,
-    seccomp: Option<&crate::plan::seccomp::SeccompPlan>,
+    seccomp: Option<&crate::plan::seccomp::Filter>,
     channel: &Channel,
     (program, args, env): (&CStr, &Strings, &Strings),
     passed_fds: u32,
@@ -273,5 +275,6 @@ pub(super) fn finish(
         load()?;
         last_caps()?;
     }
-    exec(program, args, env).map_err(|errno| Report::new(Stage::Execute, 0, Failure::new(Call::Execute, errno)))
+    exec(program, args, env)
+        .map_err(|errno| Report::new(Stage::Execute, 0, Failure::new(Call::Execute, errno)))
 }

@@ -17,16 +17,18 @@ use crate::apply::process::{self, Proc};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::plan::process::ProcessPlan;
-use crate::plan::seccomp::SeccompPlan;
+use crate::plan::seccomp::Filter;
 
 /// What the verb hands over.
 pub struct Join<'a> {
     /// The process.
     pub plan: &'a ProcessPlan,
     /// The filter of the container.
-    pub seccomp: Option<&'a SeccompPlan>,
+    pub seccomp: Option<&'a Filter>,
     /// Handle of the container's init, whose namespaces are joined.
     pub init: BorrowedFd<'a>,
+    /// Its number.
+    pub init_pid: Pid,
     /// Which of them, as `CLONE_NEW*` bits.
     pub namespaces: u64,
     /// The cgroup to enter.
@@ -72,7 +74,12 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
     let (child, attach) = match clone_into(request.cgroup) {
         Ok(forked) => (forked, false),
         // A cgroup with controllers for its children takes no process of its own: beside init, then.
-        Err(Errno::EBUSY | Errno::EACCES | Errno::EPERM) => {
+        Err(Errno::EBUSY) => {
+            let beside = request.cgroup.of_init(request.init_pid)?;
+            (clone_into(&beside).map_err(|errno| internal("make a process", errno))?, false)
+        }
+        // Not ours to be born into, but perhaps to be moved into.
+        Err(Errno::EACCES | Errno::EPERM) => {
             let plain = sys::clone(Clone::default()).map_err(|errno| internal("make a process", errno))?;
             (plain, true)
         }
@@ -186,7 +193,8 @@ fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Ne
     }
     sys::new_session().during(Stage::Session, 0)?;
     let root = open::on_host(None, c"/", How::DIRECTORY).during(Stage::Root, 0)?;
-    let pty = request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
+    let pty =
+        request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
     take_terminal(request.plan, pty.as_ref(), request.console.as_ref().map(AsFd::as_fd))?;
     let (args, env): (Strings, Strings) = identify(request.plan, &proc, root.as_fd(), request.last_cap)?;
     let program = process::look_up(&request.plan.candidates).during(Stage::LookUp, 0)?;

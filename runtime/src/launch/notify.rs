@@ -30,7 +30,8 @@ impl Notify {
     /// Makes the container's socket in `state`/notify; `host` is the caller's `NOTIFY_SOCKET`.
     pub fn new(state: &Path, host: &str) -> Result<Self> {
         let dir = directory(state);
-        let failed = |why: String| Error::new("notify", format!("make the notify socket in {}: {why}", dir.display()));
+        let failed =
+            |why: String| Error::new("notify", format!("make the notify socket in {}: {why}", dir.display()));
         std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
         let opened = std::fs::File::open(&dir).map_err(|error| failed(error.to_string()))?;
         let ours = socket::bind_in(opened.as_fd(), "notify.sock", socket::Kind::Datagram)
@@ -49,13 +50,16 @@ impl Notify {
                 Interest { fd: self.ours.as_fd(), events: libc::POLLIN },
                 Interest { fd: ended.as_fd(), events: libc::POLLIN },
             ];
-            let [said, gone] = signal::poll(watched, -1).map_err(|errno| internal("wait for READY=", errno))?;
+            let [said, gone] =
+                signal::poll(watched, -1).map_err(|errno| internal("wait for READY=", errno))?;
             if said != 0 {
                 let (length, _) = socket::receive(self.ours.as_fd(), &mut buffer)
                     .map_err(|errno| internal("receive READY=", errno))?;
                 let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or(&[])).into_owned();
                 if let Some(ready) = text.lines().find(|line| line.starts_with("READY=")) {
-                    return self.pass_on(ready, init).map_err(|errno| internal("notify the service manager", errno));
+                    return self
+                        .pass_on(ready, init)
+                        .map_err(|errno| internal("notify the service manager", errno));
                 }
             } else if gone != 0 {
                 return Ok(());

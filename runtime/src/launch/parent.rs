@@ -123,7 +123,8 @@ fn make(
 ) -> Result<(Pid, OwnedFd, Vec<OwnedFd>)> {
     let spaces = &child.plan.namespaces;
     let staged = spaces.is_staged();
-    let pair = if staged { Some(socket::pair().map_err(|errno| internal("make a channel", errno))?) } else { None };
+    let pair =
+        if staged { Some(socket::pair().map_err(|errno| internal("make a channel", errno))?) } else { None };
     let wanted = Clone {
         namespaces: if staged { 0 } else { spaces.new },
         sibling: false,
@@ -228,7 +229,11 @@ impl Launched {
     /// The step of the start that failed, as a sentence.
     pub fn release(&self, how: Message, plan: &Plan) -> Result<()> {
         self.channel.send(how).map_err(|errno| internal("talk to the container's init", errno))?;
-        if how == Message::Start { await_program(&self.channel, |found| report::sentence(found, plan, None, self.pidfd.as_fd())) } else { Ok(()) }
+        if how == Message::Start {
+            await_program(&self.channel, |found| report::sentence(found, plan, None, self.pidfd.as_fd()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Kills init and waits for its end.
@@ -265,10 +270,12 @@ pub fn internal(what: &str, errno: Errno) -> Error {
 fn clone_failed(errno: Errno, namespaces: u64) -> Error {
     let error = Error::new("clone-failed", format!("make the container's init (clone3): {}", errno.desc()));
     match errno {
-        Errno::EPERM => error.hint("new namespaces need CAP_SYS_ADMIN, or a user namespace").field(Field::named("linux.namespaces")),
-        Errno::EINVAL if namespaces != 0 => {
-            error.hint("a namespace type may be missing in this kernel").field(Field::named("linux.namespaces"))
-        }
+        Errno::EPERM => error
+            .hint("new namespaces need CAP_SYS_ADMIN, or a user namespace")
+            .field(Field::named("linux.namespaces")),
+        Errno::EINVAL if namespaces != 0 => error
+            .hint("a namespace type may be missing in this kernel")
+            .field(Field::named("linux.namespaces")),
         Errno::ENOSPC => error
             .hint("a limit in /proc/sys/user/max_*_namespaces is reached")
             .field(Field::named("linux.namespaces")),
@@ -343,9 +350,11 @@ fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
         return super::idmap::by_tool("newgidmap", pid, &ids.gid, "linux.gidMappings");
     }
     if !privileged {
-        write_file(format!("/proc/{pid}/setgroups"), "deny").map_err(|errno| refused("linux.gidMappings", errno))?;
+        write_file(format!("/proc/{pid}/setgroups"), "deny")
+            .map_err(|errno| refused("linux.gidMappings", errno))?;
     }
-    write_file(format!("/proc/{pid}/uid_map"), &ids.uid).map_err(|errno| refused("linux.uidMappings", errno))?;
+    write_file(format!("/proc/{pid}/uid_map"), &ids.uid)
+        .map_err(|errno| refused("linux.uidMappings", errno))?;
     write_file(format!("/proc/{pid}/gid_map"), &ids.gid).map_err(|errno| refused("linux.gidMappings", errno))
 }
 
@@ -364,9 +373,12 @@ fn map_trees(plan: &Plan, trees: &[OwnedFd], pid: Pid) -> Result<()> {
                     mount::set_attributes(tree.as_fd(), change, recursive, Some(user.as_fd()))
                 })
                 .map_err(|errno| {
-                    Error::new("mount-idmap", format!("map ids of the mount on {}: {}", bind.at, report::words(errno)))
-                        .hint("the file system of the source must support idmapped mounts")
-                        .field(step.field.clone())
+                    Error::new(
+                        "mount-idmap",
+                        format!("map ids of the mount on {}: {}", bind.at, report::words(errno)),
+                    )
+                    .hint("the file system of the source must support idmapped mounts")
+                    .field(step.field.clone())
                 })?;
         }
     }

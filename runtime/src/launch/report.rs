@@ -35,14 +35,16 @@ pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child:
         Some(step) => fs_error(step, found.failure),
         None => unexplained(found),
     };
-    let mut printed = || output.map(Output::text).unwrap_or_default();
+    let printed = || output.map(Output::text).unwrap_or_default();
     match found.stage {
         Stage::Before => list(&plan.rootfs.before),
         Stage::After => list(&plan.rootfs.after),
         Stage::CreateContainer => hook("createContainer", &plan.hooks.create_container, found, &printed()),
         Stage::StartContainer => hook("startContainer", &plan.hooks.start_container, found, &printed()),
         Stage::Join => match plan.namespaces.join.get(step) {
-            Some(join) => Error::new("namespace-join", format!("join {}: {why}", join.path)).field(join.field.clone()),
+            Some(join) => {
+                Error::new("namespace-join", format!("join {}: {why}", join.path)).field(join.field.clone())
+            }
             None => unexplained(found),
         },
         Stage::TimeOffsets => {
@@ -57,7 +59,8 @@ pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child:
             Some(sysctl) => {
                 let path = sysctl.path.to_string_lossy();
                 let value = &sysctl.value;
-                Error::new("sysctl", format!("write {value:?} to /proc/{path}: {why}")).field(sysctl.field.clone())
+                Error::new("sysctl", format!("write {value:?} to /proc/{path}: {why}"))
+                    .field(sysctl.field.clone())
             }
             None => unexplained(found),
         },
@@ -84,28 +87,32 @@ pub fn process_sentence(found: Report, process: &ProcessPlan, filtered: bool) ->
         Stage::Groups => Error::new("groups", format!("set the supplementary groups: {why}"))
             .hint("every group must be mapped into the container's user namespace")
             .field(field("process.user.additionalGids")),
-        Stage::User => Error::new("user", format!("become uid {} and gid {}: {why}", process.uid, process.gid))
-            .hint("both must be mapped into the container's user namespace")
-            .field(field("process.user")),
-        Stage::Capabilities => {
-            Error::new("capabilities", format!("unable to apply caps: {why}")).field(field("process.capabilities"))
+        Stage::User => {
+            Error::new("user", format!("become uid {} and gid {}: {why}", process.uid, process.gid))
+                .hint("both must be mapped into the container's user namespace")
+                .field(field("process.user"))
         }
+        Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
+            .field(field("process.capabilities")),
         Stage::Seccomp if filtered => Error::new("seccomp", format!("load the filter: {why}"))
             .hint("this kernel or a filter around hull may refuse seccomp")
             .field(field("linux.seccomp")),
-        Stage::Scheduling => {
-            Error::new("scheduling", format!("set policy or I/O priority: {why}")).field(field("process.scheduler"))
-        }
+        Stage::Scheduling => Error::new("scheduling", format!("set policy or I/O priority: {why}"))
+            .field(field("process.scheduler")),
         Stage::Label if process.apparmor.is_some() => {
             Error::new("apparmor", format!("unable to apply apparmor profile: {why}"))
                 .hint("is the profile loaded? see aa-status(8)")
                 .field(field("process.apparmorProfile"))
         }
-        Stage::Label => Error::new("selinux", format!("set the label: {why}")).field(field("process.selinuxLabel")),
+        Stage::Label => {
+            Error::new("selinux", format!("set the label: {why}")).field(field("process.selinuxLabel"))
+        }
         Stage::Terminal => terminal_error(found.failure),
         Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
             .hint("--preserve-fds counts descriptors from 3 on that must be open"),
-        Stage::Wait => Error::new("not-started", "the container was told to go on by nobody: its creator is gone"),
+        Stage::Wait => {
+            Error::new("not-started", "the container was told to go on by nobody: its creator is gone")
+        }
         _ => unexplained(found),
     }
 }
@@ -119,10 +126,13 @@ fn root_error(plan: &Plan, failure: Failure) -> Error {
     let path = &plan.rootfs.path;
     let why = number_words(failure.errno);
     match failure.call {
-        Call::OpenSource | Call::OpenTarget => Error::new("rootfs", format!("invalid rootfs: open {path}: {why}"))
-            .hint("root.path is relative to the bundle")
+        Call::OpenSource | Call::OpenTarget => {
+            Error::new("rootfs", format!("invalid rootfs: open {path}: {why}"))
+                .hint("root.path is relative to the bundle")
+                .field(Field::named("root.path"))
+        }
+        _ => Error::new("rootfs", format!("mount {path} as the container's root: {why}"))
             .field(Field::named("root.path")),
-        _ => Error::new("rootfs", format!("mount {path} as the container's root: {why}")).field(Field::named("root.path")),
     }
 }
 
@@ -130,11 +140,19 @@ fn fs_error(step: &Step, failure: Failure) -> Error {
     let error = match &step.op {
         FsOp::Mount(new) => mount_error(new, failure, &step.field),
         FsOp::Bind(bind) => bind_error(bind, failure, &step.field),
-        FsOp::Node(node) => Error::new("device", place(&format!("make the device node {}", node.at), failure)),
+        FsOp::Node(node) => {
+            Error::new("device", place(&format!("make the device node {}", node.at), failure))
+        }
         FsOp::Symlink { at, .. } => Error::new("link", place(&format!("make the link {at}"), failure)),
-        FsOp::Directory { at } => Error::new("directory", place(&format!("make the directory {at}"), failure)),
-        FsOp::Propagate { at, .. } => Error::new("propagation", place(&format!("set the propagation of {at}"), failure)),
-        FsOp::Attributes { at, .. } => Error::new("read-only", place(&format!("make {at} read-only"), failure)),
+        FsOp::Directory { at } => {
+            Error::new("directory", place(&format!("make the directory {at}"), failure))
+        }
+        FsOp::Propagate { at, .. } => {
+            Error::new("propagation", place(&format!("set the propagation of {at}"), failure))
+        }
+        FsOp::Attributes { at, .. } => {
+            Error::new("read-only", place(&format!("make {at} read-only"), failure))
+        }
         FsOp::Console => terminal_error(failure),
         FsOp::Mask(at) => Error::new("mask", place(&format!("mask {at}"), failure)),
         FsOp::ReadOnly(at) => Error::new("read-only", place(&format!("make {at} read-only"), failure)),
@@ -164,9 +182,11 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
     let why = number_words(failure.errno);
     let source = new.source.to_string_lossy();
     match failure.call {
-        Call::OpenFs => Error::new("mount-type", mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")))
-            .hint("this kernel has no such file system; is a module missing?")
-            .field(field.member("type")),
+        Call::OpenFs => {
+            Error::new("mount-type", mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")))
+                .hint("this kernel has no such file system; is a module missing?")
+                .field(field.member("type"))
+        }
         Call::Option => {
             let option = new.options.get(usize::from(failure.detail)).map(|(key, value)| match value {
                 Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
@@ -177,7 +197,8 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
                 .hint("gid= and uid= must be mapped into the container's user namespace; see the file system's own manual")
                 .field(field.member("options"))
         }
-        _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure))).field(field.clone()),
+        _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)))
+            .field(field.clone()),
     }
 }
 
@@ -190,7 +211,10 @@ pub fn source_error(source: &HostPath, at: &InRoot, errno: Errno, field: &Field)
             mounting(&source_text, at, &format!("{source} does not exist: no such file or directory")),
         )
         .hint(format!("make {source}, or correct the source of this bind mount")),
-        errno => Error::new("mount-source", mounting(&source_text, at, &format!("open {source}: {}", words(errno)))),
+        errno => Error::new(
+            "mount-source",
+            mounting(&source_text, at, &format!("open {source}: {}", words(errno))),
+        ),
     };
     error.field(field.member("source"))
 }
@@ -260,28 +284,37 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
         }
         (_, Errno::EISDIR) => Error::new("program-is-directory", format!("exec: {name:?}: is a directory"))
             .hint("args[0] must be a file that can be executed"),
-        (_, Errno::EACCES) => Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
-            .hint("the file needs an x bit for the container's user, and its mount no noexec"),
+        (_, Errno::EACCES) => {
+            Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
+                .hint("the file needs an x bit for the container's user, and its mount no noexec")
+        }
         _ => Error::new("program", format!("exec: {name:?}: {why}")),
     }
     .field(field)
 }
 
 /// A program that the kernel refuses to execute.
-pub fn execute_error(process: &ProcessPlan, errno: i32) -> Error {
-    let name = program(process);
+fn execute_error(process: &ProcessPlan, errno: i32) -> Error {
+    execute_error_of(&program(process), errno)
+}
+
+/// The same for a program known by its name alone.
+pub fn execute_error_of(name: &str, errno: i32) -> Error {
     let why = number_words(errno);
     let error = Error::new("exec", format!("exec {name}: {why}")).field(Field::item("process.args", 0));
     match errno {
         libc::ENOEXEC => error.hint("built for another machine, or a script without #! line"),
-        libc::ENOENT => error.hint("the file is there, its interpreter is not: look at its #! line or at PT_INTERP"),
+        libc::ENOENT => {
+            error.hint("the file is there, its interpreter is not: look at its #! line or at PT_INTERP")
+        }
         _ => error,
     }
 }
 
 /// Refuses descriptors that are not open, before anything else uses their numbers.
 pub fn check_passed_fds(count: u32) -> Result<()> {
-    let closed = (0..count).map(|n| i32::try_from(3 + n).unwrap_or(i32::MAX)).find(|fd| !hull_sys::fs::is_open(*fd));
+    let closed =
+        (0..count).map(|n| i32::try_from(3 + n).unwrap_or(i32::MAX)).find(|fd| !hull_sys::fs::is_open(*fd));
     match closed {
         None => Ok(()),
         Some(fd) => Err(Error::new("descriptors", format!("file descriptor {fd} is not open"))

@@ -31,7 +31,8 @@ pub fn run(
     join(spaces, joined)?;
     if !spaces.time_offsets.is_empty() {
         namespace::unshare(namespace::CLONE_NEWTIME).during(Stage::TimeOffsets, 0)?;
-        let file = open::on_host(None, c"/proc/self/timens_offsets", How::WRITE).during(Stage::TimeOffsets, 1)?;
+        let file =
+            open::on_host(None, c"/proc/self/timens_offsets", How::WRITE).during(Stage::TimeOffsets, 1)?;
         fs::write_once(file.as_fd(), spaces.time_offsets.as_bytes()).during(Stage::TimeOffsets, 2)?;
     }
     let init = Clone { namespaces: spaces.new, sibling: true, ..Clone::default() };

@@ -57,14 +57,19 @@ pub fn plan(hooks: Option<&Hooks>) -> Result<HooksPlan> {
 /// The hooks of one kind; also used by `delete`, which has only the saved list.
 pub fn plan_list(kind: &str, list: &Option<Vec<Hook>>) -> Result<Vec<HookPlan>> {
     let list_field = format!("hooks.{kind}");
-    list.iter().flatten().enumerate().map(|(index, hook)| plan_hook(hook, Field::item(&list_field, index))).collect()
+    list.iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, hook)| plan_hook(hook, Field::item(&list_field, index)))
+        .collect()
 }
 
 fn plan_hook(hook: &Hook, field: Field) -> Result<HookPlan> {
     let strings = |list: &Option<Vec<String>>| -> Result<Vec<CString>> {
         list.iter().flatten().map(|text| c_string(text)).collect()
     };
-    let path = HostPath::new(hook.path().to_string_lossy()).map_err(|error| error.field(field.member("path")))?;
+    let path =
+        HostPath::new(hook.path().to_string_lossy()).map_err(|error| error.field(field.member("path")))?;
     let mut args = strings(hook.args())?;
     if args.is_empty() {
         args.push(path.as_c_str().into());

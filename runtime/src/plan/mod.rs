@@ -128,7 +128,11 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         sysctl: plan_sysctl(linux)?,
-        keyring: if request.no_new_keyring { None } else { Some(path::c_string(&format!("_ses.{}", request.id))?) },
+        keyring: if request.no_new_keyring {
+            None
+        } else {
+            Some(path::c_string(&format!("_ses.{}", request.id))?)
+        },
         personality: plan_personality(linux),
         process,
         seccomp,
@@ -140,7 +144,8 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
 /// What a later version will do is refused by name now, never ignored.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
     let refuse = |name: &'static str| {
-        Err(Error::new("not-yet-supported", "is not yet supported by this version of hull").field(Field::named(name)))
+        Err(Error::new("not-yet-supported", "is not yet supported by this version of hull")
+            .field(Field::named(name)))
     };
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return refuse("linux.netDevices");
@@ -188,9 +193,18 @@ fn plan_sysctl(linux: &oci_spec::runtime::Linux) -> Result<Vec<Sysctl>> {
 /// the other one stands for it inside a part.
 fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
-        Some(at) if key[at..].starts_with('.') => {
-            key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if key[at..].starts_with('.') => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => key.to_owned(),
     }
 }

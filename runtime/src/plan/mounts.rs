@@ -127,7 +127,12 @@ impl Options {
 ///
 /// # Errors
 /// Options that exclude each other, or are not supported, with their field.
-pub fn plan_mount(mount: &Mount, field: &Field, context: &mut Context<'_>, steps: &mut Vec<Step>) -> Result<()> {
+pub fn plan_mount(
+    mount: &Mount,
+    field: &Field,
+    context: &mut Context<'_>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     let at = InRoot::new(mount.destination().to_string_lossy())
         .map_err(|error| error.field(field.member("destination")))?;
     let options = read_options(mount, field)?;
@@ -162,7 +167,9 @@ pub fn plan_mount(mount: &Mount, field: &Field, context: &mut Context<'_>, steps
 
 fn plan_bind(mount: &Mount, field: &Field, bundle: &str, at: InRoot, options: Options) -> Result<Bind> {
     let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
-        return Err(Error::new("mount-source-missing", "a bind mount needs a source").field(field.member("source")));
+        return Err(
+            Error::new("mount-source-missing", "a bind mount needs a source").field(field.member("source"))
+        );
     };
     if let Some((key, _)) = options.data.first() {
         let key = key.to_string_lossy();

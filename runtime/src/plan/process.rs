@@ -155,7 +155,12 @@ fn candidates(process: &Process, cwd: &InRoot) -> Result<Vec<CString>> {
 
 /// What of the wanted capabilities this process can hand on. The spec asks that one which cannot be granted
 /// is logged, not failed on (`config.md#linux-process`).
-fn plan_caps(process: &Process, facts: &Facts, user_namespace: bool, warnings: &mut Vec<Warning>) -> CapsPlan {
+fn plan_caps(
+    process: &Process,
+    facts: &Facts,
+    user_namespace: bool,
+    warnings: &mut Vec<Warning>,
+) -> CapsPlan {
     let Some(wanted) = process.capabilities() else {
         return CapsPlan::default();
     };
@@ -176,7 +181,8 @@ fn plan_caps(process: &Process, facts: &Facts, user_namespace: bool, warnings: &
     let ambient = take(wanted.ambient()) & permitted & inheritable;
     if refused != 0 {
         let names = caps::names(refused).join(", ");
-        let message = format!("{names} cannot be granted: this process does not have it; the container runs without");
+        let message =
+            format!("{names} cannot be granted: this process does not have it; the container runs without");
         warnings.push(
             Warning::new("capability-not-grantable", message)
                 .hint("run the engine with the capability, or take it out of the config")

@@ -266,7 +266,11 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
     }
     after.extend(context.deferred);
     let lists = [
-        ("linux.readonlyPaths", linux.and_then(|l| l.readonly_paths().as_ref()), FsOp::ReadOnly as fn(_) -> _),
+        (
+            "linux.readonlyPaths",
+            linux.and_then(|l| l.readonly_paths().as_ref()),
+            FsOp::ReadOnly as fn(_) -> _,
+        ),
         ("linux.maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()), FsOp::Mask as fn(_) -> _),
     ];
     for (name, list, op) in lists {

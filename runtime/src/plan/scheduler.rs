@@ -28,8 +28,11 @@ pub fn plan(process: &Process) -> Result<Option<Scheduler>> {
             F::SchedFlagKeepPolicy => 0x08,
             F::SchedFlagKeepParams => 0x10,
             F::SchedFlagUtilClampMin | F::SchedFlagUtilClampMax => {
-                return Err(Error::new("scheduler-flag", "utilisation clamps are not supported: the spec has no values for them")
-                    .field(Field::item("process.scheduler.flags", index)));
+                return Err(Error::new(
+                    "scheduler-flag",
+                    "utilisation clamps are not supported: the spec has no values for them",
+                )
+                .field(Field::item("process.scheduler.flags", index)));
             }
         };
     }

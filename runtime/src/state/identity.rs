@@ -29,7 +29,8 @@ impl Identity {
 
     /// A handle of it; ESRCH when it is gone.
     pub fn open(&self) -> hull_sys::Result<OwnedFd> {
-        let handle = pidfd::open(self.pid).map_err(|errno| if errno == Errno::EINVAL { Errno::ESRCH } else { errno })?;
+        let handle = pidfd::open(self.pid)
+            .map_err(|errno| if errno == Errno::EINVAL { Errno::ESRCH } else { errno })?;
         // Only now that the handle pins whoever it is: is it the one we mean?
         if self.is_alive() { Ok(handle) } else { Err(Errno::ESRCH) }
     }

@@ -97,14 +97,20 @@ impl StateRoot {
         let locked = dir.lock()?;
         // Someone may have swept the empty directory away before the lock was ours.
         if locked.dir.is_gone()? {
-            return Err(Error::new("id-in-use", format!("container {id} was deleted while it was being created")));
+            return Err(Error::new(
+                "id-in-use",
+                format!("container {id} was deleted while it was being created"),
+            ));
         }
         Ok(locked)
     }
 
     fn unusable(&self, why: &str) -> Error {
-        Error::new("root-unusable", format!("use the state root {}: {}", self.path.display(), why.to_lowercase()))
-            .hint("choose another with --root")
+        Error::new(
+            "root-unusable",
+            format!("use the state root {}: {}", self.path.display(), why.to_lowercase()),
+        )
+        .hint("choose another with --root")
     }
 
     /// Opens the directory of a container.
@@ -130,8 +136,9 @@ impl StateRoot {
             Err(error) => return Err(self.unusable(&error.to_string())),
         };
         let names = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let mut ids: Vec<_> =
-            names.filter_map(|entry| entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok())).collect();
+        let mut ids: Vec<_> = names
+            .filter_map(|entry| entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()))
+            .collect();
         ids.sort();
         Ok(Some(ids))
     }
@@ -143,7 +150,8 @@ fn make_dir(path: &CStr) -> hull_sys::Result<()> {
 }
 
 fn missing(id: &ContainerId) -> Error {
-    Error::new("container-missing", format!("container does not exist: {id}")).hint("hull list shows those that do")
+    Error::new("container-missing", format!("container does not exist: {id}"))
+        .hint("hull list shows those that do")
 }
 
 impl StateDir {
@@ -164,10 +172,16 @@ impl StateDir {
                 Ok(()) => return Ok(Locked { dir: self }),
                 Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
                 Err(Errno::EWOULDBLOCK) => {
-                    let message = format!("container {} is busy: another command has held it for {} s", self.id, PATIENCE.as_secs());
+                    let message = format!(
+                        "container {} is busy: another command has held it for {} s",
+                        self.id,
+                        PATIENCE.as_secs()
+                    );
                     return Err(Error::new("container-busy", message).hint("a hook may hang; try again"));
                 }
-                Err(errno) => return Err(Error::new("lock", format!("lock container {}: {}", self.id, errno.desc()))),
+                Err(errno) => {
+                    return Err(Error::new("lock", format!("lock container {}: {}", self.id, errno.desc())));
+                }
             }
             pause = (pause * 2).min(Duration::from_millis(5));
         }
@@ -185,13 +199,19 @@ impl StateDir {
     pub fn load(&self) -> Result<Record> {
         let text = self.read(RECORD)?.ok_or_else(|| match self.is_gone() {
             Ok(true) => missing(&self.id),
-            _ => Error::new("state-missing", format!("container {} has no record: its create did not finish", self.id))
-                .hint(format!("hull delete --force {}", self.id)),
+            _ => Error::new(
+                "state-missing",
+                format!("container {} has no record: its create did not finish", self.id),
+            )
+            .hint(format!("hull delete --force {}", self.id)),
         })?;
         Record::decode(&text).map_err(|why| {
             let file = self.root.join(self.id.as_str()).join("state.json");
-            Error::new("state-corrupt", format!("container {}: the record {} is unreadable: {why}", self.id, file.display()))
-                .hint(format!("hull delete --force {} ends what can be found of it", self.id))
+            Error::new(
+                "state-corrupt",
+                format!("container {}: the record {} is unreadable: {why}", self.id, file.display()),
+            )
+            .hint(format!("hull delete --force {} ends what can be found of it", self.id))
         })
     }
 
@@ -204,19 +224,27 @@ impl StateDir {
         self.read(PROCESS)?.ok_or_else(none)
     }
 
-    /// The compiled filter; `None` when the container has none.
+    /// The flags of the compiled filter, and the filter; `None` when the container has none.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn seccomp(&self) -> Result<Option<Vec<u8>>> {
-        self.read(SECCOMP)
+    pub fn seccomp(&self) -> Result<Option<(u32, Vec<u8>)>> {
+        let split = |text: Vec<u8>| {
+            text.split_first_chunk().map(|(flags, program)| (u32::from_ne_bytes(*flags), program.to_vec()))
+        };
+        let short =
+            || Error::new("state-corrupt", format!("container {}: its saved filter is cut short", self.id));
+        self.read(SECCOMP)?.map(|text| split(text).ok_or_else(short)).transpose()
     }
 
     fn read(&self, name: &CStr) -> Result<Option<Vec<u8>>> {
         use std::io::Read;
         let failed = |why: &str| {
             let name = name.to_string_lossy();
-            Error::new("state-unreadable", format!("read {name} of container {}: {}", self.id, why.to_lowercase()))
+            Error::new(
+                "state-unreadable",
+                format!("read {name} of container {}: {}", self.id, why.to_lowercase()),
+            )
         };
         let file = match open::name_in(self.dir.as_fd(), name, How::READ) {
             Ok(file) => file,
@@ -281,20 +309,24 @@ impl Locked {
         self.write(PROCESS, text)
     }
 
-    /// Keeps the compiled filter for `exec`.
-    pub fn save_seccomp(&self, program: &[u8]) -> Result<()> {
-        self.write(SECCOMP, program)
+    /// Keeps the compiled filter and its flags for `exec`.
+    pub fn save_seccomp(&self, program: &[u8], flags: u32) -> Result<()> {
+        self.write(SECCOMP, &[&flags.to_ne_bytes(), program].concat())
     }
 
     fn write(&self, name: &CStr, text: &[u8]) -> Result<()> {
-        let file = open::name_in(self.dir.fd(), name, How::create(0o600)).map_err(|errno| self.unwritable(name, errno.desc()))?;
+        let file = open::name_in(self.dir.fd(), name, How::create(0o600))
+            .map_err(|errno| self.unwritable(name, errno.desc()))?;
         std::io::Write::write_all(&mut std::fs::File::from(file), text)
             .map_err(|error| self.unwritable(name, &error.to_string()))
     }
 
     fn unwritable(&self, name: &CStr, why: &str) -> Error {
         let path = self.dir.path();
-        Error::new("state-unwritable", format!("write {}/{}: {}", path.display(), name.to_string_lossy(), why.to_lowercase()))
+        Error::new(
+            "state-unwritable",
+            format!("write {}/{}: {}", path.display(), name.to_string_lossy(), why.to_lowercase()),
+        )
     }
 
     /// Makes the socket a created container waits on.
@@ -320,9 +352,10 @@ impl Locked {
         match std::fs::remove_dir_all(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => {
-                Err(Error::new("state-unremovable", format!("remove {}: {}", path.display(), error.to_string().to_lowercase())))
-            }
+            Err(error) => Err(Error::new(
+                "state-unremovable",
+                format!("remove {}: {}", path.display(), error.to_string().to_lowercase()),
+            )),
         }
     }
 }

@@ -214,7 +214,8 @@ impl<'a> Verdicts<'a> {
 /// As in libseccomp the sub-call's number takes the place of a condition on the first argument and the
 /// others stay, though what they compare is a pointer.
 fn narrow(conditions: &[Condition], argument_mask: u64, subcall: Option<u32>) -> Vec<Condition> {
-    let call = subcall.map(|nr| Condition { arg: 0, op: Op::ScmpCmpEq, value: nr.into(), mask: argument_mask });
+    let call =
+        subcall.map(|nr| Condition { arg: 0, op: Op::ScmpCmpEq, value: nr.into(), mask: argument_mask });
     let own = conditions.iter().filter(|c| subcall.is_none() || c.arg != 0).map(|c| Condition {
         value: c.value & argument_mask,
         mask: c.mask & argument_mask,
