@@ -107,7 +107,7 @@ pub fn set_user(process: &ProcessPlan) -> Result<(), Failure> {
 pub fn drop_bounding(caps: &CapsPlan, last: u8) -> Result<(), Failure> {
     (0..=last)
         .filter(|number| caps.bounding >> number & 1 == 0)
-        .try_for_each(|number| cred::drop_bounding(number))
+        .try_for_each(cred::drop_bounding)
         .at(Call::Only)
 }
 
@@ -123,10 +123,7 @@ pub fn set_caps_but_last(caps: &CapsPlan) -> Result<(), Failure> {
     })
     .at(Call::Only)?;
     cred::clear_ambient().at(Call::Only)?;
-    (0..64)
-        .filter(|number| caps.ambient >> number & 1 == 1)
-        .try_for_each(|number| cred::raise_ambient(number))
-        .at(Call::Only)
+    (0..64).filter(|number| caps.ambient >> number & 1 == 1).try_for_each(cred::raise_ambient).at(Call::Only)
 }
 
 /// The first of the candidates that can be executed by this process. The answer of the last one that is

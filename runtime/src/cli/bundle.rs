@@ -9,8 +9,9 @@ use super::Global;
 use super::flags::{Flag, Parsed};
 use crate::error::{Error, Result, Warning};
 use crate::host::{self, Facts};
+use crate::launch::notify;
 use crate::plan::{self, Plan, Request};
-use crate::spec::{self, Loaded, Source};
+use crate::spec::{self, ContainerId, Loaded, Source};
 
 /// The flags that say which bundle.
 pub(super) const BUNDLE: Flag =
@@ -102,7 +103,9 @@ pub(super) fn absolute(path: &str) -> Result<String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// A path made absolute without looking at the host.
-pub(super) fn absolute_text(path: &str) -> String {
-    std::path::absolute(path).map_or_else(|_| path.to_owned(), |full| full.to_string_lossy().into_owned())
+/// Where the container's notify socket will be, when the caller wants to be notified.
+pub(super) fn notify_dir(global: &Global, id: &ContainerId) -> Option<String> {
+    notify::host_socket()?;
+    let dir = notify::directory(&global.root.path().join(id.as_str()));
+    std::path::absolute(dir).ok().map(|dir| dir.to_string_lossy().into_owned())
 }

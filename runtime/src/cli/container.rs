@@ -12,6 +12,7 @@ use super::flags::Parsed;
 use crate::cgroup::{Cgroup, SavedCgroup};
 use crate::error::{Error, Field, Result};
 use crate::launch::channel::Message;
+use crate::launch::notify;
 use crate::launch::parent::{self, Launch, Launched};
 use crate::plan::cgroup::When;
 use crate::spec::state::{HookState, Status};
@@ -75,16 +76,18 @@ fn attempt(
         Starter::Later => Some(state.listen_for_start()?),
         Starter::Us => None,
     };
+    if planned.request.notify_dir.is_some() {
+        notify::prepare(&state.dir().path())?;
+    }
     let mut cgroup = Cgroup::create(&planned.plan.cgroup)?;
     record.cgroup = cgroup.saved();
     let launched = limit_and_launch(planned, id, console, start, &cgroup, &record);
     let saved = launched.and_then(|init| {
         let done = save(planned, state, &cgroup, &mut record, &init, starter);
-        done.map_err(|error| {
+        if done.is_err() {
             init.end();
-            error
-        })
-        .map(|()| init)
+        }
+        done.map(|()| init)
     });
     match saved {
         Ok(init) => Ok((record, init)),

@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     match status {
         Status::Stopped | Status::Creating | Status::Created => {}
         Status::Running | Status::Paused if force => {}
-        other => {
+        other @ (Status::Running | Status::Paused) => {
             return Err(Error::new(
                 "container-running",
                 format!("cannot delete container {id} that is not stopped: {other}"),

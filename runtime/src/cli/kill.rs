@@ -35,7 +35,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     }
     match dir.status(&record) {
         Status::Stopped | Status::Creating => return Err(not_running()),
-        _ => {}
+        Status::Created | Status::Running | Status::Paused => {}
     }
     let init = record.init.ok_or_else(not_running)?;
     match init.signal(signal) {

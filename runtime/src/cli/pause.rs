@@ -29,17 +29,18 @@ pub(super) fn pause(global: &Global, parsed: &Parsed) -> Result<i32> {
     let record = state.dir().load()?;
     match super::state::status(state.dir(), &record) {
         Status::Running | Status::Created => Cgroup::open(&record.cgroup)?.freeze().map(|()| 0),
-        _ => Err(Error::new("container-not-running", "container not running")),
+        Status::Paused | Status::Stopped | Status::Creating => {
+            Err(Error::new("container-not-running", "container not running"))
+        }
     }
 }
 
 pub(super) fn resume(global: &Global, parsed: &Parsed) -> Result<i32> {
     let state = global.root.open(&super::id(parsed)?)?.lock()?;
     let record = state.dir().load()?;
-    match state.dir().status(&record) {
-        Status::Running | Status::Created if super::state::is_frozen(&record) => {
-            Cgroup::open(&record.cgroup)?.thaw().map(|()| 0)
-        }
-        _ => Err(Error::new("container-not-paused", "container not paused")),
+    let runs = matches!(state.dir().status(&record), Status::Running | Status::Created);
+    if !runs || !super::state::is_frozen(&record) {
+        return Err(Error::new("container-not-paused", "container not paused"));
     }
+    Cgroup::open(&record.cgroup)?.thaw().map(|()| 0)
 }

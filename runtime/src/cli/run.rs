@@ -7,7 +7,7 @@ use super::{Global, bundle, container, delete, start};
 use crate::error::Result;
 use crate::launch::channel::Message;
 use crate::launch::foreground::{self, Terminal};
-use crate::launch::notify::{self, Notify};
+use crate::launch::notify::Notify;
 use crate::launch::report::check_passed_fds;
 
 pub(super) const VERB: Verb = Verb {
@@ -38,11 +38,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let detach = parsed.has("detach");
     let mut request = bundle::request(global, parsed, id.as_str())?;
     check_passed_fds(request.listen_fds + request.preserve_fds)?;
-    let notify_host = std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty());
-    if notify_host.is_some() {
-        let dir = notify::directory(&global.root.path().join(id.as_str()));
-        request.notify_dir = Some(bundle::absolute_text(&dir.to_string_lossy()));
-    }
+    request.notify_dir = bundle::notify_dir(global, &id);
     let planned = bundle::plan(global, parsed, request)?;
     let terminal = planned.plan.process.terminal.is_some();
     let point = |error| planned.source.point(error);
@@ -50,9 +46,9 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         container::console_socket(parsed.value("console-socket"), terminal, detach).map_err(point)?;
     let (ours, theirs) = consoles(socket, terminal && !detach).map_err(point)?;
     let state = global.root.reserve(&id)?;
-    let notify = notify_host.map(|host| Notify::new(&state.dir().path(), &host)).transpose()?;
     let made = container::make(global, &planned, &id, theirs, container::Starter::Us, state)?;
     let made = container::announce(parsed, made)?;
+    let notify = Notify::new(&made.state.dir().path())?;
     let signals = foreground::watch()?;
     let terminal = ours.map(|ours| Terminal::receive(ours.as_fd())).transpose();
     let started =

@@ -25,14 +25,12 @@ const FLAGS: &[Flag] = &[
 pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
     let dir = std::path::Path::new(parsed.value("bundle").unwrap_or("."));
     let path = dir.join(parsed.value("file").unwrap_or("config.json"));
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::new("config-exists", format!("File {} exists. Remove it first", path.display()))
+    let failed = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Error::new("config-exists", format!("File {} exists. Remove it first", path.display()));
         }
-        _ => {
-            let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
-            Error::new("config-unwritable", format!("write {}: {why}", path.display()))
-        }
+        let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        Error::new("config-unwritable", format!("write {}: {why}", path.display()))
     };
     let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
     let template = Template {

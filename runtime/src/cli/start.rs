@@ -4,8 +4,9 @@ use hull_sys::Errno;
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, Field, Result, Warning};
 use crate::launch::channel::{Channel, Message, Report, Stage};
+use crate::launch::notify::Notify;
 use crate::launch::parent::{await_program, internal, run_hooks};
 use crate::launch::{hooks, report};
 use crate::plan;
@@ -35,15 +36,24 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
                 .hint(format!("hull delete {id}, then create it again")));
         }
     }
-    let socket = state.connect_for_start().map_err(|errno| match errno {
-        Errno::ECONNREFUSED => Error::new("container-stopped", "cannot start a container that has stopped"),
-        other => internal("reach the container's init", other),
+    let socket = state.connect_for_start().map_err(|errno| {
+        if errno == Errno::ECONNREFUSED {
+            return Error::new("container-stopped", "cannot start a container that has stopped");
+        }
+        internal("reach the container's init", errno)
     })?;
     let channel = Channel::from_socket(socket);
+    let notify = Notify::new(&state.dir().path())?;
     channel.send(Message::Start).map_err(|errno| internal("talk to the container's init", errno))?;
     await_program(&channel, |found| sentence(found, &record, state.dir()))?;
     let warnings = poststart(&state, &record);
     global.log.warnings(&warnings);
+    if let (Some(notify), Some(init)) = (notify, record.init) {
+        // Others may stop or delete it while it gets ready.
+        drop(state);
+        let ended = init.open().map_err(|errno| internal("watch the container's init", errno))?;
+        notify.forward(init.pid, ended)?;
+    }
     Ok(0)
 }
 
@@ -90,16 +100,14 @@ pub(super) fn run_late_hooks(
 fn sentence(found: Report, record: &Record, dir: &StateDir) -> Error {
     let why = report::words(Errno::from_raw(found.failure.errno));
     let program = &record.program;
-    match found.stage {
-        Stage::Execute => report::execute_error_of(program, found.failure.errno),
-        Stage::StartContainer => {
-            let message = format!(
-                "error running startContainer hook #{}: {:?}: {}",
-                found.step, found.failure.call, found.failure.errno
-            );
-            Error::new("hook", message)
-                .field(crate::error::Field::item("hooks.startContainer", usize::from(found.step)))
-        }
-        stage => Error::new("start", format!("start container {}: {stage:?}: {why}", dir.id())),
+    if found.stage == Stage::Execute {
+        return report::execute_error_of(program, found.failure.errno);
     }
+    if found.stage == Stage::StartContainer {
+        let index = usize::from(found.step);
+        return report::hook_words("startContainer", index, "", found.failure, "")
+            .field(Field::item("hooks.startContainer", index));
+    }
+    let stage = found.stage;
+    Error::new("start", format!("start container {}: {stage:?}: {why}", dir.id()))
 }

@@ -26,10 +26,8 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 
 /// The status with `paused`, which is the cgroup's to know.
 pub(super) fn status(dir: &StateDir, record: &Record) -> Status {
-    match dir.status(record) {
-        Status::Running if is_frozen(record) => Status::Paused,
-        other => other,
-    }
+    let derived = dir.status(record);
+    if derived == Status::Running && is_frozen(record) { Status::Paused } else { derived }
 }
 
 /// A cgroup that cannot be read is not known to be frozen.

@@ -111,7 +111,13 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     wait_for_start(init, from_start)?;
     run_hooks(init, &plan.hooks.start_container, &state, Stage::StartContainer)?;
     let channel = from_start.as_ref().unwrap_or(&init.channel);
-    finish(&plan.process, plan.seccomp.as_ref().map(|plan| &plan.filter), channel, (program, &args, &env), init.passed_fds)
+    finish(
+        &plan.process,
+        plan.seccomp.as_ref().map(|plan| &plan.filter),
+        channel,
+        (program, &args, &env),
+        init.passed_fds,
+    )
 }
 
 /// What hooks on this side are told: the state with our number as the host sees it.

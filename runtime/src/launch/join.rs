@@ -1,6 +1,11 @@
 //! The launch of one more process in a container (`exec`): the same parent's and child's halves as a
 //! container's own, without file systems and hooks. Called by `cli::exec`.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an errno or stage without words of its own gets the general sentence"
+)]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::exec::Strings;

@@ -26,20 +26,33 @@ pub fn directory(state: &Path) -> PathBuf {
     state.join("notify")
 }
 
+/// Makes the directory, before the container is made.
+pub fn prepare(state: &Path) -> Result<()> {
+    let dir = directory(state);
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Error::new("notify", format!("make {}: {error}", dir.display())))
+}
+
+/// The caller's `NOTIFY_SOCKET`, if it has one.
+pub fn host_socket() -> Option<String> {
+    std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty())
+}
+
 impl Notify {
-    /// Makes the container's socket in `state`/notify; `host` is the caller's `NOTIFY_SOCKET`.
-    pub fn new(state: &Path, host: &str) -> Result<Self> {
+    /// Makes the container's socket in the prepared directory; `None` when the caller has none or the
+    /// container was not made for it.
+    pub fn new(state: &Path) -> Result<Option<Self>> {
         let dir = directory(state);
+        let Some(host) = host_socket().filter(|_| dir.is_dir()) else { return Ok(None) };
         let failed =
             |why: String| Error::new("notify", format!("make the notify socket in {}: {why}", dir.display()));
-        std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
         let opened = std::fs::File::open(&dir).map_err(|error| failed(error.to_string()))?;
         let ours = socket::bind_in(opened.as_fd(), "notify.sock", socket::Kind::Datagram)
             .map_err(|errno| failed(errno.desc().to_owned()))?;
         // Whoever the container runs as must be able to say that it is ready.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(dir.join("notify.sock"), mode).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { ours, host: host.to_owned() })
+        Ok(Some(Self { ours, host }))
     }
 
     /// Waits for `READY=1` and passes it on, until `ended` (a pidfd) becomes readable.

@@ -2,6 +2,11 @@
 //! until it is ready, and ends it when anything fails. It owns the child until [`Launched::release`]; it
 //! may not touch the state directory or the cgroup's limits, which are the verb's. Called by `cli`.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an errno or stage without words of its own gets the general sentence"
+)]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::open::{self, How};

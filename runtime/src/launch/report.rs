@@ -2,6 +2,11 @@
 //! share. It looks at the host only to explain a failure, never before one. Called by `parent`, `join` and
 //! `cli::start`.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a stage, call or errno without words of its own gets the general sentence"
+)]
+
 use std::os::fd::BorrowedFd;
 
 use hull_sys::Errno;
@@ -245,14 +250,19 @@ fn terminal_error(failure: Failure) -> Error {
 
 /// A failed hook, in the words that scripts match.
 pub fn hook_error(kind: &str, index: usize, hook: &HookPlan, failure: Failure, printed: &str) -> Error {
+    hook_words(kind, index, &hook.path.to_string(), failure, printed).field(hook.field.clone())
+}
+
+/// The same for a hook known by its number alone.
+pub fn hook_words(kind: &str, index: usize, path: &str, failure: Failure, printed: &str) -> Error {
     let how = match failure.call {
         Call::Exited => format!("exit status {}", failure.errno),
         Call::Signalled => format!("signal: {}", failure.errno),
         Call::TimedOut => format!("took longer than its timeout of {} s and was killed", failure.errno),
-        _ => format!("exec {}: {}", hook.path, number_words(failure.errno)),
+        _ => format!("exec {path}: {}", number_words(failure.errno)),
     };
     let output = if printed.is_empty() { String::new() } else { format!(", output: {printed}") };
-    Error::new("hook", format!("error running {kind} hook #{index}: {how}{output}")).field(hook.field.clone())
+    Error::new("hook", format!("error running {kind} hook #{index}: {how}{output}"))
 }
 
 fn hook(kind: &str, list: &[HookPlan], found: Report, printed: &str) -> Error {

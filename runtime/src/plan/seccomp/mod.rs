@@ -155,7 +155,14 @@ pub fn plan(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result
         return Err(verdicts::too_large(program.len()));
     }
     let Profile { default: default_action, names, warnings, .. } = profile;
-    Ok(SeccompPlan { filter: Filter { program, flags }, listener, warnings, architectures, names, default_action })
+    Ok(SeccompPlan {
+        filter: Filter { program, flags },
+        listener,
+        warnings,
+        architectures,
+        names,
+        default_action,
+    })
 }
 
 /// [`plan`] for the machine hull was built for and a kernel that knows every flag (Linux 5.19).
