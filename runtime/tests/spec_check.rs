@@ -659,3 +659,39 @@ fn a_process_alone_is_checked_by_the_same_rules() {
     let process = oci_spec::runtime::ProcessBuilder::default().cwd("x").build().unwrap();
     assert_eq!(spec::check_process(&process).unwrap_err().code, "cwd-relative");
 }
+
+#[test]
+fn every_word_of_the_spec_is_known_to_oci_spec() {
+    use spec::words;
+    let lists: [(&str, &[&str], fn(&str) -> Value); 11] = [
+        ("/process/capabilities", words::CAPABILITIES, |w| json!({"bounding": [w]})),
+        ("/process/rlimits", words::RLIMITS, |w| json!([{"type": w, "soft": 1, "hard": 1}])),
+        ("/process/ioPriority", words::IO_CLASSES, |w| json!({"class": w, "priority": 1})),
+        ("/process/scheduler", words::POLICIES, |w| json!({"policy": w})),
+        ("/process/scheduler", words::SCHEDULER_FLAGS, |w| json!({"policy": "SCHED_OTHER", "flags": [w]})),
+        ("/linux/memoryPolicy", words::MEMORY_MODES, |w| json!({"mode": w})),
+        ("/linux/memoryPolicy", words::MEMORY_FLAGS, |w| json!({"mode": "MPOL_BIND", "flags": [w]})),
+        ("/linux/seccomp", words::ACTIONS, |w| json!({"defaultAction": w})),
+        ("/linux/seccomp", words::SECCOMP_FLAGS, |w| json!({"defaultAction": "SCMP_ACT_KILL", "flags": [w]})),
+        (
+            "/linux/seccomp",
+            words::ARCHITECTURES,
+            |w| json!({"defaultAction": "SCMP_ACT_KILL", "architectures": [w]}),
+        ),
+        ("/linux/seccomp", words::OPERATORS, |w| {
+            let arg = json!({"index": 0, "value": 1, "op": w});
+            json!({"defaultAction": "SCMP_ACT_KILL", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "args": [arg]}]})
+        }),
+    ];
+    for (pointer, words, value) in lists {
+        for word in words {
+            let bytes = serde_json::to_vec(&with(pointer, value(word))).unwrap();
+            let loaded = spec::parse(bytes, "config.json").unwrap_or_else(|e| panic!("{word}: {e}"));
+            assert_eq!(loaded.warnings, [], "{word}");
+        }
+    }
+    for kind in words::NAMESPACES {
+        let bytes = serde_json::to_vec(&with("/linux/namespaces", json!([{"type": kind}]))).unwrap();
+        assert!(spec::parse(bytes, "config.json").is_ok(), "{kind}");
+    }
+}

@@ -91,7 +91,7 @@ impl Fit {
                 }
                 Ok(())
             }
-            Shape::CpuList => expect(value.is_string(), value, "a string", at),
+            Shape::CpuList => cpu_list(value, at),
             Shape::Other => Ok(()),
         }
     }
@@ -207,6 +207,12 @@ impl Fit {
     }
 }
 
+/// Words of the spec that oci-spec 0.10 spells differently.
+const MISSPELT: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
 fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
     let Value::String(text) = &*value else {
         return Err(wrong_type(value, "a string", at));
@@ -218,9 +224,8 @@ fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
         );
         return Err(named("config-value", format!("invalid {} {text:?}", words.what), at).hint(hint));
     }
-    // oci-spec 0.10 spells this one word of the spec differently.
-    if text == "SCHED_FLAG_DL_OVERRUN" {
-        *value = Value::from("SCHED_FLAG_D_L_OVERRUN");
+    if let Some((_, theirs)) = MISSPELT.iter().find(|(ours, _)| ours == text) {
+        *value = Value::from(*theirs);
     }
     Ok(())
 }
@@ -245,6 +250,19 @@ fn unsigned(value: &Value, max: u64, at: Option<&Field>) -> Result<()> {
 fn signed(value: &Value, min: i64, max: i64, at: Option<&Field>) -> Result<()> {
     let fits = value.as_i64().is_some_and(|n| (min..=max).contains(&n));
     expect_number(fits, value, &format!("a whole number from {min} to {max}"), at)
+}
+
+/// What oci-spec takes: `0-3,7`.
+fn cpu_list(value: &Value, at: Option<&Field>) -> Result<()> {
+    let Value::String(list) = value else { return Err(wrong_type(value, "a string", at)) };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_range = |part: &str| {
+        part.split_once('-').map_or_else(|| is_number(part), |(a, b)| is_number(a) && is_number(b))
+    };
+    if list.split(',').all(is_range) {
+        return Ok(());
+    }
+    Err(named("config-value", format!("must be CPU numbers and ranges like 0-3,7, is {list:?}"), at))
 }
 
 fn expect_number(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) -> Result<()> {

@@ -169,7 +169,7 @@ fn parse_document<T: DeserializeOwned>(
 fn check_text(source: &Source) -> Result<()> {
     let file = &source.file;
     let start = source.bytes.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
-    let text = source.bytes.get(start.unwrap_or(0)..).unwrap_or_default();
+    let text = start.and_then(|start| source.bytes.get(start..)).unwrap_or_default();
     let found = match text {
         [] => "is empty".to_owned(),
         [b'{', 0, ..] | [0, b'{', ..] | [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {

@@ -26,4 +26,5 @@ pub mod words;
 pub use check::{check, check_process};
 pub use id::ContainerId;
 pub use load::{Loaded, MAX_BYTES, MAX_DEPTH, Source, load, load_process, load_resources, locate, parse};
+pub use shape::field_paths;
 pub use time::Timestamp;

@@ -5,6 +5,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
 use crate::error::{Error, Field, Result, Warning};
 
+mod at;
 mod devices;
 mod hooks;
 mod ids;
@@ -95,8 +96,8 @@ fn bit(kind: LinuxNamespaceType) -> u32 {
     kind as u32
 }
 
-fn refuse(code: &'static str, field: Field, message: impl Into<String>) -> Error {
-    Error::new(code, message).field(field)
+fn refuse(code: &'static str, at: impl Into<Field>, message: impl Into<String>) -> Error {
+    Error::new(code, message).field(at.into())
 }
 
 fn root(spec: &Spec) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
+use super::at::At;
 use super::{Namespaces, bit, refuse};
 use crate::error::{Field, Result};
 
@@ -12,7 +13,8 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
     let mut namespaces = Namespaces::default();
     for (index, namespace) in list.iter().enumerate() {
         let kind = namespace.typ();
-        let at = Field::item(LIST, index);
+        let list = At::Named(LIST);
+        let at = list.index(index);
         if namespaces.has(kind) {
             return Err(refuse(
                 "namespace-duplicate",
