@@ -1,5 +1,11 @@
 //! What loading costs on top of serde: run with `cargo test --release --test spec_cost -- --ignored --nocapture`.
 //! It asserts nothing about time. A person calls it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -23,7 +29,7 @@ fn fastest(mut work: impl FnMut()) -> Duration {
 #[ignore = "a measurement"]
 fn load_against_plain_serde() {
     for name in ["docker-20.10-default", "podman-4.3-default", "crio-sandbox"] {
-        let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/data/configs/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let pretty = std::fs::read(path).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&pretty).unwrap();
         let compact = serde_json::to_vec(&value).unwrap();

@@ -1,5 +1,11 @@
 //! Files that are no config.json, or that two readers would read differently: each is refused by name, none is slow.
 //! It runs no container. `cargo test` calls it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::fs::File;
 use std::io::Write;
@@ -265,7 +271,7 @@ fn a_process_file_names_its_fields_as_a_config_does() {
 
 #[test]
 fn no_text_of_a_config_cut_or_changed_by_a_byte_does_more_than_fail() {
-    let text = include_bytes!("data/podman-4.3-default.json");
+    let text = include_bytes!("data/configs/podman-4.3-default.json");
     for at in (0..text.len()).step_by(41) {
         for byte in [b'"', b'{', b']', b'\\', b':', b',', 0, 0xff, b'9'] {
             let mut changed = text.to_vec();
@@ -277,4 +283,34 @@ fn no_text_of_a_config_cut_or_changed_by_a_byte_does_more_than_fail() {
             }
         }
     }
+}
+
+#[test]
+fn millions_of_mistakes_are_told_in_a_few_lines_and_soon() {
+    let many = |item: &str| format!("[{}]", vec![item; 300_000].join(","));
+    let rows = [
+        with("\"args\"", &format!("\"capabilities\": {{\"bounding\": {}}}, \"args\"", many("\"X\""))),
+        with("\"root\"", &format!("\"mounts\": {}, \"root\"", many(r#"{"destination":"x"}"#))),
+        with("\"root\"", &format!("\"mounts\": {}, \"root\"", many(r#"{"type":null,"uidMappings":7}"#))),
+        with("\"namespaces\"", &format!("\"netDevices\": {{{}}}, \"namespaces\"", names(300_000))),
+        with("\"mount\"", &format!("\"{}\"", "x".repeat(1 << 20))),
+    ];
+    for text in rows {
+        let started = Instant::now();
+        let warnings = match parse(&text) {
+            Ok(loaded) => {
+                let checked = spec::check(&loaded.spec).unwrap_or_default();
+                assert!(loaded.source.unknown_fields().len() <= spec::MAX_WARNINGS + 1);
+                [loaded.warnings, checked].concat()
+            }
+            Err(error) => vec![error],
+        };
+        assert!(warnings.len() <= 2 * (spec::MAX_WARNINGS + 1), "{}", warnings.len());
+        assert!(warnings.iter().all(|warning| warning.message.len() < 1000));
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
+}
+
+fn names(count: usize) -> String {
+    (0..count).map(|n| format!("\"e{n}\": {{}}")).collect::<Vec<_>>().join(",")
 }

@@ -359,23 +359,3 @@ mod tests {
         assert_eq!(scan(b"::"), Err(Refusal::Duplicate(0)));
     }
 }
-#[cfg(test)]
-mod cost {
-    use super::*;
-    #[test]
-    #[ignore = "a measurement"]
-    fn scan_cost() {
-        let pretty = include_bytes!("../../tests/data/docker-20.10-default.json");
-        let v: serde_json::Value = serde_json::from_slice(pretty).unwrap();
-        let compact = serde_json::to_vec(&v).unwrap();
-        for b in [&pretty[..], &compact] {
-            let mut best = u128::MAX;
-            for _ in 0..5000 {
-                let t = std::time::Instant::now();
-                std::hint::black_box(scan(std::hint::black_box(b)).unwrap());
-                best = best.min(t.elapsed().as_nanos());
-            }
-            println!("{} bytes {} ns", b.len(), best);
-        }
-    }
-}

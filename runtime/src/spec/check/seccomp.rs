@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 use super::at::At;
 use super::refuse;
 use crate::error::{Result, Warning};
+use crate::spec::MAX_WARNINGS;
 
 /// crun's annotation that names a listener in place of `listenerPath`.
 const RECEIVER: &str = "run.oci.seccomp.receiver";
@@ -41,7 +42,7 @@ pub(super) fn check(
 }
 
 fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
-    if rule.names().is_empty() {
+    if rule.names().is_empty() && warnings.len() < MAX_WARNINGS {
         warnings.push(refuse(
             "seccomp-names",
             at.member("names"),
