@@ -1,5 +1,11 @@
 //! What real engines write must load and pass: the fixtures beside this file, and the whole collection where it is
 //! at hand. It runs no container. `cargo test` calls it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,7 +39,7 @@ fn configs(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn configs_of_docker_podman_and_crio_load_and_pass_without_a_warning() {
-    let warnings: Vec<String> = configs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data"))
+    let warnings: Vec<String> = configs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs"))
         .iter()
         .flat_map(|p| load_and_check(p))
         .collect();

@@ -6,11 +6,12 @@ use serde_json::{Map, Value};
 
 use super::shape::{Absent, Member, Shape, Words};
 use super::span::child;
+use super::warnings::{Warnings, short};
 use crate::error::{Error, Field, Result, Warning};
 
 /// Drops what the spec says to drop, each with a warning; refuses the first value that has the wrong shape.
-pub(super) fn fit(value: &mut Value, shape: &Shape, root: &str) -> Result<Vec<Warning>> {
-    let mut fit = Fit { warnings: Vec::new() };
+pub(super) fn fit(value: &mut Value, shape: &Shape, root: &str) -> Result<Warnings> {
+    let mut fit = Fit { warnings: Warnings::default() };
     let root = (!root.is_empty()).then(|| Field::owned(root.to_owned()));
     if root.is_none() {
         fit.drop_empty_seccomp(value);
@@ -20,20 +21,20 @@ pub(super) fn fit(value: &mut Value, shape: &Shape, root: &str) -> Result<Vec<Wa
 }
 
 /// Every key of the file that the spec does not have, with a word on keys that differ in case only.
-pub(super) fn unknown(value: &Value, shape: &Shape, root: &str) -> Vec<Warning> {
-    let mut found = Vec::new();
+pub(super) fn unknown(value: &Value, shape: &Shape, root: &str) -> Warnings {
+    let mut found = Warnings::default();
     let root = (!root.is_empty()).then(|| Field::owned(root.to_owned()));
     find_unknown(value, shape, root.as_ref(), &mut found);
     found
 }
 
-fn find_unknown(value: &Value, shape: &Shape, at: Option<&Field>, found: &mut Vec<Warning>) {
+fn find_unknown(value: &Value, shape: &Shape, at: Option<&Field>, found: &mut Warnings) {
     match (shape, value) {
         (Shape::Obj(members), Value::Object(object)) => {
             for (key, value) in object {
                 match members.iter().find(|m| m.name == key) {
                     Some(member) => find_unknown(value, &member.shape, Some(&child(at, key)), found),
-                    None => found.push(unknown_key(members, at, key)),
+                    None => found.add(|| unknown_key(members, at, key)),
                 }
             }
         }
@@ -61,20 +62,14 @@ fn unknown_key(members: &[Member], at: Option<&Field>, key: &str) -> Warning {
 }
 
 struct Fit {
-    warnings: Vec<Warning>,
+    warnings: Warnings,
 }
 
 impl Fit {
     fn value(&mut self, value: &mut Value, shape: &Shape, at: Option<&Field>) -> Result<()> {
         match shape {
             Shape::Obj(members) => self.object(value, members, at),
-            Shape::Map(item) => match value {
-                Value::Object(map) => map.iter_mut().try_for_each(|(key, value)| {
-                    let field = at.map(|f| Field::entry(f.as_str(), key));
-                    self.value(value, item, field.as_ref())
-                }),
-                _ => Err(wrong_type(value, "an object", at)),
-            },
+            Shape::Map(item) => self.map(value, item, at),
             Shape::List(item) => self.list(value, item, at),
             Shape::Word(words) => word(value, words, at),
             Shape::Text => expect(value.is_string(), value, "a string", at),
@@ -91,9 +86,19 @@ impl Fit {
                 }
                 Ok(())
             }
-            Shape::CpuList => expect(value.is_string(), value, "a string", at),
+            Shape::CpuList => cpu_list(value, at),
             Shape::Other => Ok(()),
         }
+    }
+
+    fn map(&mut self, value: &mut Value, item: &Shape, at: Option<&Field>) -> Result<()> {
+        let Value::Object(map) = value else {
+            return Err(wrong_type(value, "an object", at));
+        };
+        map.iter_mut().try_for_each(|(key, value)| {
+            let field = at.map(|f| Field::entry(f.as_str(), key));
+            self.value(value, item, field.as_ref())
+        })
     }
 
     fn object(&mut self, value: &mut Value, members: &[Member], at: Option<&Field>) -> Result<()> {
@@ -117,8 +122,8 @@ impl Fit {
         let drop = match (&member.shape, &*value) {
             (Shape::Other, _) => true,
             (_, Value::Null) => {
-                let warning = Warning::new("null-field", "null counts as absent").field(field.clone());
-                self.warnings.push(warning);
+                self.warnings
+                    .add(|| Warning::new("null-field", "null counts as absent").field(field.clone()));
                 true
             }
             // Go writes an unset word as the empty string.
@@ -144,8 +149,10 @@ impl Fit {
             Absent::Default(json) => {
                 let value = serde_json::from_str(json).unwrap_or_default();
                 object.insert(member.name.to_owned(), value);
-                let message = format!("is missing: {json} is taken instead");
-                self.warnings.push(Warning::new("config-field-missing", message).field(field.clone()));
+                self.warnings.add(|| {
+                    let message = format!("is missing: {json} is taken instead");
+                    Warning::new("config-field-missing", message).field(field.clone())
+                });
             }
         }
         Ok(())
@@ -162,7 +169,7 @@ impl Fit {
         if let Shape::Word(words) = item
             && words.droppable
         {
-            self.drop_unknown_words(list, words, at);
+            return self.droppable_words(list, words, at);
         }
         for (index, value) in list.iter_mut().enumerate() {
             self.value(value, item, at.map(|f| f.index(index)).as_ref())?;
@@ -170,22 +177,30 @@ impl Fit {
         Ok(())
     }
 
-    fn drop_unknown_words(&mut self, list: &mut Vec<Value>, words: &Words, at: Option<&Field>) {
+    /// The types first, so that an error names the index in the file.
+    fn droppable_words(&mut self, list: &mut Vec<Value>, words: &Words, at: Option<&Field>) -> Result<()> {
+        for (index, value) in list.iter().enumerate() {
+            expect(value.is_string(), value, "a string", at.map(|f| f.index(index)).as_ref())?;
+        }
         let mut index = 0;
         list.retain(|value| {
-            let field = at.map(|f| f.index(index));
-            index += 1;
-            let Value::String(word) = value else { return true };
-            let known = words.known.contains(&word.as_str());
+            let word = value.as_str().unwrap_or_default();
+            let known = words.known.contains(&word);
             if !known {
-                let mut warning =
-                    Warning::new("unknown-value", format!("unknown {} {word:?} is ignored", words.what));
-                warning.field = field;
-                warning.hint = nearest(words, word).map(|known| format!("did you mean {known}?"));
-                self.warnings.push(warning);
+                self.warnings.add(|| {
+                    let hint = nearest(words, word).map(|known| format!("did you mean {known}?"));
+                    let message = short(format!("unknown {} {word:?} is ignored", words.what));
+                    Warning {
+                        field: at.map(|f| f.index(index)),
+                        hint,
+                        ..Warning::new("unknown-value", message)
+                    }
+                });
             }
+            index += 1;
             known
         });
+        Ok(())
     }
 
     /// `"seccomp": {}` means no seccomp to runc; oci-spec asks for a default action.
@@ -200,12 +215,19 @@ impl Fit {
         };
         if unset("defaultAction") && unset("syscalls") {
             linux.remove("seccomp");
-            let warning =
-                Warning::new("seccomp-empty", "has neither a default action nor a rule: no filter is loaded");
-            self.warnings.push(warning.field(Field::named("linux.seccomp")));
+            self.warnings.add(|| {
+                Warning::new("seccomp-empty", "has neither a default action nor a rule: no filter is loaded")
+                    .field(Field::named("linux.seccomp"))
+            });
         }
     }
 }
+
+/// Words of the spec that oci-spec 0.10 spells differently.
+const MISSPELT: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
 
 fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
     let Value::String(text) = &*value else {
@@ -218,9 +240,8 @@ fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
         );
         return Err(named("config-value", format!("invalid {} {text:?}", words.what), at).hint(hint));
     }
-    // oci-spec 0.10 spells this one word of the spec differently.
-    if text == "SCHED_FLAG_DL_OVERRUN" {
-        *value = Value::from("SCHED_FLAG_D_L_OVERRUN");
+    if let Some((_, theirs)) = MISSPELT.iter().find(|(ours, _)| ours == text) {
+        *value = Value::from(*theirs);
     }
     Ok(())
 }
@@ -247,12 +268,27 @@ fn signed(value: &Value, min: i64, max: i64, at: Option<&Field>) -> Result<()> {
     expect_number(fits, value, &format!("a whole number from {min} to {max}"), at)
 }
 
-fn expect_number(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) -> Result<()> {
-    match value {
-        _ if fits => Ok(()),
-        Value::Number(number) => Err(named("config-value", format!("must be {wanted}, is {number}"), at)),
-        _ => Err(wrong_type(value, wanted, at)),
+/// What oci-spec takes: `0-3,7`.
+fn cpu_list(value: &Value, at: Option<&Field>) -> Result<()> {
+    let Value::String(list) = value else { return Err(wrong_type(value, "a string", at)) };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_range = |part: &str| {
+        part.split_once('-').map_or_else(|| is_number(part), |(a, b)| is_number(a) && is_number(b))
+    };
+    if list.split(',').all(is_range) {
+        return Ok(());
     }
+    Err(named("config-value", format!("must be CPU numbers and ranges like 0-3,7, is {list:?}"), at))
+}
+
+fn expect_number(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) -> Result<()> {
+    if fits {
+        return Ok(());
+    }
+    if let Value::Number(number) = value {
+        return Err(named("config-value", format!("must be {wanted}, is {number}"), at));
+    }
+    Err(wrong_type(value, wanted, at))
 }
 
 fn expect(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) -> Result<()> {
@@ -272,7 +308,7 @@ fn wrong_type(value: &Value, wanted: &str, at: Option<&Field>) -> Error {
 }
 
 fn named(code: &'static str, message: String, at: Option<&Field>) -> Error {
-    let error = Error::new(code, message);
+    let error = Error::new(code, short(message));
     match at {
         Some(field) => error.field(field.clone()),
         None => error,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::scan::{Found, Refusal, scan};
 use super::shape::{self, Shape};
+use super::warnings::Warnings;
 use super::{fit, span};
 use crate::error::{Error, Field, Location, Result, Warning};
 
@@ -97,8 +98,7 @@ impl Source {
     /// Every key that the spec does not have, for `hull check`; parses the text again.
     pub fn unknown_fields(&self) -> Vec<Warning> {
         let value = serde_json::from_slice(&self.bytes).unwrap_or_default();
-        let found = fit::unknown(&value, &self.document.shape, self.document.root);
-        found.into_iter().map(|warning| self.point(warning)).collect()
+        fit::unknown(&value, &self.document.shape, self.document.root).tell(self)
     }
 
     /// The file's name as the caller gave it.
@@ -169,7 +169,7 @@ fn parse_document<T: DeserializeOwned>(
 fn check_text(source: &Source) -> Result<()> {
     let file = &source.file;
     let start = source.bytes.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
-    let text = source.bytes.get(start.unwrap_or(0)..).unwrap_or_default();
+    let text = start.and_then(|start| source.bytes.get(start..)).unwrap_or_default();
     let found = match text {
         [] => "is empty".to_owned(),
         [b'{', 0, ..] | [0, b'{', ..] | [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
@@ -223,7 +223,7 @@ fn look_closely<T: DeserializeOwned>(
     let document = source.document;
     let warnings =
         fit::fit(&mut value, &document.shape, document.root).map_err(|error| source.point(error))?;
-    let warnings = warnings.into_iter().map(|warning| source.point(warning)).collect();
+    let warnings = warnings.tell(&source);
     match serde_json::from_value(value) {
         Ok(spec) => Ok(Loaded { spec, warnings, source }),
         Err(e) => Err(type_error(&source, refusal.as_ref().unwrap_or(&e))),
@@ -265,21 +265,20 @@ fn type_error(source: &Source, error: &serde_json::Error) -> Error {
 /// runc takes a relative mount destination as one below `/` and says that it should not be; so do we.
 fn root_destinations(loaded: &mut Loaded<Spec>) {
     let Some(mounts) = loaded.spec.mounts_mut() else { return };
+    let mut warnings = Warnings::default();
     for (index, mount) in mounts.iter_mut().enumerate() {
         let destination = mount.destination();
         if destination.is_absolute() || destination.as_os_str().is_empty() {
             continue;
         }
         let absolute = Path::new("/").join(destination);
-        let field = Field::item("mounts", index).member("destination");
-        let message = format!(
-            "mount destination {} is not absolute: {} is used",
-            destination.display(),
-            absolute.display()
-        );
-        loaded
-            .warnings
-            .push(loaded.source.point(Warning::new("mount-destination-relative", message).field(field)));
+        warnings.add(|| {
+            let message =
+                format!("{} is not absolute: {} is used", destination.display(), absolute.display());
+            let field = Field::item("mounts", index).member("destination");
+            Warning::new("mount-destination-relative", message).field(field)
+        });
         mount.set_destination(absolute);
     }
+    loaded.warnings.extend(warnings.tell(&loaded.source));
 }

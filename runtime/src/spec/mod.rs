@@ -7,6 +7,7 @@ mod load;
 mod scan;
 mod shape;
 mod span;
+mod warnings;
 
 /// Rules that the spec decides alone, without the host.
 pub mod check;
@@ -23,7 +24,9 @@ pub mod time;
 /// The closed lists of words of the spec.
 pub mod words;
 
-pub use check::{check, check_process};
+pub use check::{check, check_process, check_resources};
 pub use id::ContainerId;
 pub use load::{Loaded, MAX_BYTES, MAX_DEPTH, Source, load, load_process, load_resources, locate, parse};
+pub use shape::field_paths;
 pub use time::Timestamp;
+pub use warnings::MAX_WARNINGS;

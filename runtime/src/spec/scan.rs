@@ -91,20 +91,14 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Found, Refusal> {
 impl Scan<'_> {
     /// Reads a string from its first byte to its closing quote, whose offset is the answer.
     fn string(&mut self, start: usize) -> Result<usize, Refusal> {
-        let mut at = start;
+        let mut at = plain_end(self.bytes, start);
         let mut escaped = false;
-        while let Some(&byte) = self.bytes.get(at) {
-            if byte == b'"' {
-                break;
+        while self.bytes.get(at) == Some(&b'\\') {
+            escaped = true;
+            if self.bytes.get(at + 1..at + 6) == Some(b"u0000") {
+                return Err(Refusal::Nul(at));
             }
-            if byte == b'\\' {
-                escaped = true;
-                if self.bytes.get(at + 1..at + 6) == Some(b"u0000") {
-                    return Err(Refusal::Nul(at));
-                }
-                at += 1;
-            }
-            at += 1;
+            at = plain_end(self.bytes, at + 2);
         }
         self.last = Span { start, end: at, escaped };
         if self.frame().capabilities {
@@ -184,6 +178,30 @@ impl Scan<'_> {
         });
         twice.map_or(Ok(()), |at| Err(Refusal::Duplicate(at)))
     }
+}
+
+/// The offset of the next quote or backslash, or the end. Eight bytes at a time: `word - 0x01…` borrows into the high
+/// bit of a byte that is zero, and a byte is zero where it was equal.
+fn plain_end(bytes: &[u8], start: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    const QUOTES: u64 = ONES * 0x22;
+    const BACKSLASHES: u64 = ONES * 0x5c;
+    let mut at = start;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let (quote, backslash) = (word ^ QUOTES, word ^ BACKSLASHES);
+        let hits = ((quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & HIGH;
+        if hits != 0 {
+            // The lowest hit is exact: a borrow only disturbs bytes above a real one.
+            return at + hits.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\')) {
+        at += 1;
+    }
+    at.min(bytes.len())
 }
 
 /// A string's content as a reader sees it; a broken escape stays as it is, the parser refuses it.

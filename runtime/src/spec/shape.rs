@@ -333,8 +333,14 @@ const ACTION: Words = closed("seccomp action", super::words::ACTIONS);
 const SECCOMP_FLAG: Words = closed("seccomp flag", super::words::SECCOMP_FLAGS);
 const OPERATOR: Words = closed("seccomp operator", super::words::OPERATORS);
 
-/// Every path of the table below `shape`, as docs/spec.md writes it: `mounts[].options[]`, `linux.sysctl{}`.
-pub(super) fn paths(shape: &Shape, prefix: &str, out: &mut Vec<String>) {
+/// Every field of a config.json by its path, with `[]` for any element and `{}` for any key: `mounts[].type`.
+pub fn field_paths() -> Vec<String> {
+    let mut out = Vec::new();
+    paths(&CONFIG, "", &mut out);
+    out
+}
+
+fn paths(shape: &Shape, prefix: &str, out: &mut Vec<String>) {
     match shape {
         Obj(members) => {
             for member in *members {
@@ -347,14 +353,8 @@ pub(super) fn paths(shape: &Shape, prefix: &str, out: &mut Vec<String>) {
                 paths(&member.shape, &path, out);
             }
         }
-        List(item) => {
-            let path = format!("{prefix}[]");
-            paths(item, &path, out);
-        }
-        Map(value) => {
-            let path = format!("{prefix}{{}}");
-            paths(value, &path, out);
-        }
+        List(item) => paths(item, &format!("{prefix}[]"), out),
+        Map(value) => paths(value, &format!("{prefix}{{}}"), out),
         Text | Bool | U16 | U32 | U64 | I32 | I64 | Saturating | CpuList | Word(_) | Other => {}
     }
 }

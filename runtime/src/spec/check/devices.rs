@@ -3,9 +3,10 @@
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
+use super::at::At;
 use super::process::NO_ID;
 use super::refuse;
-use crate::error::{Field, Result};
+use crate::error::Result;
 
 /// Bits of a device number inside the kernel (`kdev_t.h`): more would be cut off, and the node be another device.
 const MAX_MAJOR: i64 = (1 << 12) - 1;
@@ -16,12 +17,12 @@ const MODE_BITS: u32 = 0o177_777;
 
 pub(super) fn check(linux: &Linux) -> Result<()> {
     for (index, device) in linux.devices().iter().flatten().enumerate() {
-        node(device, &Field::item("linux.devices", index))?;
+        node(device, At::Named("linux.devices").index(index))?;
     }
     Ok(())
 }
 
-fn node(device: &LinuxDevice, at: &Field) -> Result<()> {
+fn node(device: &LinuxDevice, at: At<'_>) -> Result<()> {
     let path = device.path();
     if !path.is_absolute() || path.file_name().is_none() {
         let message =
@@ -63,7 +64,7 @@ fn node(device: &LinuxDevice, at: &Field) -> Result<()> {
 }
 
 /// One rule of `linux.resources.devices`; -1 is a wildcard as an absent number is.
-pub(super) fn rule(rule: &LinuxDeviceCgroup, at: &Field) -> Result<()> {
+pub(super) fn rule(rule: &LinuxDeviceCgroup, at: At<'_>) -> Result<()> {
     let access = rule.access().as_deref().unwrap_or_default();
     if access.is_empty() {
         return Err(refuse("device-access", at.member("access"), "device access field cannot be empty"));

@@ -3,8 +3,9 @@
 
 use oci_spec::runtime::{Hook, Hooks};
 
+use super::at::At;
 use super::refuse;
-use crate::error::{Field, Result};
+use crate::error::Result;
 
 pub(super) fn check(hooks: Option<&Hooks>) -> Result<()> {
     let Some(hooks) = hooks else { return Ok(()) };
@@ -18,13 +19,13 @@ pub(super) fn check(hooks: Option<&Hooks>) -> Result<()> {
     ];
     for (name, list) in lists {
         for (index, hook) in list.iter().flatten().enumerate() {
-            check_hook(hook, &Field::item(name, index))?;
+            check_hook(hook, At::Named(name).index(index))?;
         }
     }
     Ok(())
 }
 
-fn check_hook(hook: &Hook, at: &Field) -> Result<()> {
+fn check_hook(hook: &Hook, at: At<'_>) -> Result<()> {
     let path = hook.path();
     if path.as_os_str().is_empty() {
         return Err(refuse("hook-path", at.member("path"), "hook path must not be empty"));

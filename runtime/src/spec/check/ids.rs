@@ -3,17 +3,20 @@
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
+use super::at::At;
 use super::process::NO_ID;
 use super::{Namespaces, refuse};
-use crate::error::{Field, Result};
+use crate::error::Result;
 
 /// Lines in a `uid_map` (user_namespaces(7), since Linux 4.15).
 const MAX_LINES: usize = 340;
 
 pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
-    let sides = [("uid", linux.uid_mappings()), ("gid", linux.gid_mappings())];
-    for (kind, mappings) in sides {
-        let field = Field::owned(format!("linux.{kind}Mappings"));
+    let sides = [
+        ("uid", At::Named("linux.uidMappings"), linux.uid_mappings()),
+        ("gid", At::Named("linux.gidMappings"), linux.gid_mappings()),
+    ];
+    for (kind, field, mappings) in sides {
         let mappings = mappings.as_deref().unwrap_or_default();
         if !owned.has(LinuxNamespaceType::User) && !mappings.is_empty() {
             let message = "User namespace mappings specified, but USER namespace isn't enabled in the config";
@@ -28,16 +31,16 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
             let message = format!("user namespaces enabled, but no {kind} mappings found");
             return Err(refuse("id-mappings-missing", field, message));
         }
-        check_lines(&field, mappings)?;
+        check_lines(field, mappings)?;
     }
     Ok(())
 }
 
 /// Refuses lines that no kernel takes.
-pub(super) fn check_lines(field: &Field, mappings: &[LinuxIdMapping]) -> Result<()> {
+pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<()> {
     if mappings.len() > MAX_LINES {
         let message = format!("{} mappings, the kernel takes {MAX_LINES}", mappings.len());
-        return Err(refuse("id-mappings-many", field.clone(), message));
+        return Err(refuse("id-mappings-many", field, message));
     }
     for (index, mapping) in mappings.iter().enumerate() {
         let at = field.index(index);

@@ -1,10 +1,12 @@
 //! The rules of the runtime spec that config.json decides alone, before anything of the host is looked at.
 //! It may not touch the host, and it changes nothing: a rule passes, warns or refuses. `cli` calls it after `load`.
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
+use super::warnings::short;
 use crate::error::{Error, Field, Result, Warning};
 
+mod at;
 mod devices;
 mod hooks;
 mod ids;
@@ -43,6 +45,11 @@ pub fn check_process(process: &Process) -> Result<Vec<Warning>> {
     let mut warnings = Vec::new();
     process::check(process, &mut warnings)?;
     Ok(warnings)
+}
+
+/// The rules on resources, for the file of `update --resources`.
+pub fn check_resources(resources: &LinuxResources) -> Result<()> {
+    resources::check(resources)
 }
 
 fn linux(spec: &Spec, linux: &Linux, owned: Namespaces, warnings: &mut Vec<Warning>) -> Result<()> {
@@ -95,8 +102,8 @@ fn bit(kind: LinuxNamespaceType) -> u32 {
     kind as u32
 }
 
-fn refuse(code: &'static str, field: Field, message: impl Into<String>) -> Error {
-    Error::new(code, message).field(field)
+fn refuse(code: &'static str, at: impl Into<Field>, message: impl Into<String>) -> Error {
+    Error::new(code, short(message.into())).field(at.into())
 }
 
 fn root(spec: &Spec) -> Result<()> {

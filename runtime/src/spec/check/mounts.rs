@@ -6,8 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount};
 
+use super::at::At;
 use super::{Namespaces, ids, refuse};
-use crate::error::{Error, Field, Result};
+use crate::error::Result;
 
 /// Files of /proc that lxcfs and its like may cover; the same as runc's.
 const PROC_ALLOWED: [&str; 11] = [
@@ -41,7 +42,8 @@ const TYPELESS: [&str; 11] = [
 
 pub(super) fn check(mounts: &[Mount], owned: Namespaces) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
-        let at = Field::item("mounts", index);
+        let list = At::Named("mounts");
+        let at = list.index(index);
         let destination = mount.destination();
         if destination.as_os_str().is_empty() {
             return Err(refuse(
@@ -50,7 +52,7 @@ pub(super) fn check(mounts: &[Mount], owned: Namespaces) -> Result<()> {
                 "mount destination must not be empty",
             ));
         }
-        proc(mount, &at)?;
+        proc(mount, at)?;
         if mount.typ().as_deref().unwrap_or_default().is_empty() && !has_any(mount, &TYPELESS) {
             let message =
                 format!("mount on {} has neither a type nor the option bind", destination.display());
@@ -63,7 +65,7 @@ pub(super) fn check(mounts: &[Mount], owned: Namespaces) -> Result<()> {
             let message = format!("bind mount on {} has no source", destination.display());
             return Err(refuse("mount-source-empty", at.member("source"), message));
         }
-        mappings(mount, &at, owned)?;
+        mappings(mount, at, owned)?;
     }
     Ok(())
 }
@@ -78,18 +80,18 @@ fn is_bind(mount: &Mount) -> bool {
 
 /// Nothing but a proc file system on /proc, and nothing inside it (CVE-2019-16884, CVE-2019-19921). Whether the
 /// source of a bind on /proc is a proc file system is seen when it is opened.
-fn proc(mount: &Mount, at: &Field) -> Result<()> {
+fn proc(mount: &Mount, at: At<'_>) -> Result<()> {
     let path = clean(mount.destination());
-    let refuse = |why: &str| -> Result<()> {
+    let refused = |why: &str| -> Result<()> {
         let message = format!("{:?} cannot be mounted because it is {why}", path.display().to_string());
-        Err(Error::new("mount-proc", message).field(at.member("destination")))
+        Err(refuse("mount-proc", at.member("destination"), message))
     };
     if path == Path::new("/proc") {
         let fresh = mount.typ().as_deref() == Some("proc");
-        return if fresh || is_bind(mount) { Ok(()) } else { refuse("not of type proc") };
+        return if fresh || is_bind(mount) { Ok(()) } else { refused("not of type proc") };
     }
     if path.starts_with("/proc") && !PROC_ALLOWED.iter().any(|allowed| path == Path::new(allowed)) {
-        return refuse("inside /proc");
+        return refused("inside /proc");
     }
     Ok(())
 }
@@ -109,7 +111,7 @@ fn clean(path: &Path) -> PathBuf {
     out
 }
 
-fn mappings(mount: &Mount, at: &Field, owned: Namespaces) -> Result<()> {
+fn mappings(mount: &Mount, at: At<'_>, owned: Namespaces) -> Result<()> {
     let uids = mount.uid_mappings().as_deref().unwrap_or_default();
     let gids = mount.gid_mappings().as_deref().unwrap_or_default();
     if uids.is_empty() != gids.is_empty() {
@@ -131,6 +133,6 @@ fn mappings(mount: &Mount, at: &Field, owned: Namespaces) -> Result<()> {
         let message = "gidMappings/uidMappings is supported only for mounts with the option 'bind'";
         return Err(refuse("mount-mappings", at.member("uidMappings"), message));
     }
-    ids::check_lines(&at.member("uidMappings"), uids)?;
-    ids::check_lines(&at.member("gidMappings"), gids)
+    ids::check_lines(at.member("uidMappings"), uids)?;
+    ids::check_lines(at.member("gidMappings"), gids)
 }

@@ -1,8 +1,11 @@
 //! The rules on `linux.namespaces` and on what needs a namespace of its own: clocks and network devices.
 //! It reads the config only; whether the kernel has the namespace is `host`'s question. `check` calls it.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
+use super::at::At;
 use super::{Namespaces, bit, refuse};
 use crate::error::{Field, Result};
 
@@ -12,7 +15,8 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
     let mut namespaces = Namespaces::default();
     for (index, namespace) in list.iter().enumerate() {
         let kind = namespace.typ();
-        let at = Field::item(LIST, index);
+        let list = At::Named(LIST);
+        let at = list.index(index);
         if namespaces.has(kind) {
             return Err(refuse(
                 "namespace-duplicate",
@@ -80,17 +84,16 @@ pub(super) fn check_net_devices(linux: &Linux, owned: Namespaces) -> Result<()> 
     }
     let mut devices: Vec<_> = devices.iter().collect();
     devices.sort_by_key(|(name, _)| *name);
-    let mut inside = Vec::new();
+    let mut inside = BTreeSet::new();
     for (name, device) in devices {
         let at = Field::entry("linux.netDevices", name);
         let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
         if let Some(bad) = [name.as_str(), new].into_iter().find(|name| !is_device_name(name)) {
             return Err(refuse("net-device-name", at, format!("invalid network device name {bad:?}")));
         }
-        if inside.contains(&new) {
+        if !inside.insert(new) {
             return Err(refuse("net-device-name", at, format!("network device name {new:?} is given twice")));
         }
-        inside.push(new);
     }
     Ok(())
 }

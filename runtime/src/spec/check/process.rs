@@ -5,6 +5,7 @@ use oci_spec::runtime::{
     Capability, LinuxCapabilities, LinuxSchedulerPolicy, PosixRlimit, Process, Scheduler, User,
 };
 
+use super::at::At;
 use super::refuse;
 use crate::error::{Field, Result, Warning};
 
@@ -47,7 +48,7 @@ fn env(env: &[String]) -> Result<()> {
 }
 
 fn user(user: &User, warnings: &mut Vec<Warning>) -> Result<()> {
-    let at = Field::named("process.user");
+    let at = At::Named("process.user");
     for (name, id) in [("uid", user.uid()), ("gid", user.gid())] {
         if id == NO_ID {
             return Err(refuse("id-invalid", at.member(name), format!("{name} {id} is not a valid id")));
@@ -55,7 +56,8 @@ fn user(user: &User, warnings: &mut Vec<Warning>) -> Result<()> {
     }
     for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
         if *gid == NO_ID {
-            let field = at.member("additionalGids").index(index);
+            let list = at.member("additionalGids");
+            let field = list.index(index);
             return Err(refuse("id-invalid", field, format!("gid {gid} is not a valid id")));
         }
     }
@@ -89,13 +91,12 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
 }
 
 fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<Warning>) -> Result<()> {
-    let at = Field::named("process.capabilities");
+    let at = At::Named("process.capabilities");
     let holds = |set: &Option<oci_spec::runtime::Capabilities>, cap: &Capability| {
         set.as_ref().is_some_and(|set| set.contains(cap))
     };
-    let mut effective: Vec<_> = sets.effective().iter().flatten().collect();
-    effective.sort_by_key(|cap| cap.to_string());
-    if let Some(cap) = effective.into_iter().find(|cap| !holds(sets.permitted(), cap)) {
+    let unpermitted = sets.effective().iter().flatten().filter(|cap| !holds(sets.permitted(), cap));
+    if let Some(cap) = unpermitted.min_by_key(|cap| cap.to_string()) {
         let message = format!("CAP_{cap} is not permitted, so it cannot be effective");
         return Err(refuse("capability-not-permitted", at.member("effective"), message)
             .hint(format!("add CAP_{cap} to process.capabilities.permitted")));

@@ -3,18 +3,22 @@
 
 use oci_spec::runtime::LinuxResources;
 
+use super::at::At;
 use super::{devices, refuse};
 use crate::error::{Field, Result};
 
 pub(super) fn check(resources: &LinuxResources) -> Result<()> {
-    let at = Field::named("linux.resources");
+    let at = At::Named("linux.resources");
+    let rules = at.member("devices");
     for (index, rule) in resources.devices().iter().flatten().enumerate() {
-        devices::rule(rule, &at.member("devices").index(index))?;
+        devices::rule(rule, rules.index(index))?;
     }
     for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let size = limit.page_size();
         if !is_page_size(size) {
-            let field = at.member("hugepageLimits").index(index).member("pageSize");
+            let limits = at.member("hugepageLimits");
+            let limit = limits.index(index);
+            let field = limit.member("pageSize");
             return Err(refuse(
                 "hugepage-size",
                 field,
@@ -38,11 +42,11 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             return Err(refuse("unified-key", Field::entry("linux.resources.unified", file), message));
         }
     }
-    words(resources, &at)
+    words(resources, at)
 }
 
 /// Names that are written into a cgroup file as one word of a line.
-fn words(resources: &LinuxResources, at: &Field) -> Result<()> {
+fn words(resources: &LinuxResources, at: At<'_>) -> Result<()> {
     let is_word = |name: &str| {
         !name.is_empty() && !name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control())
     };
@@ -58,7 +62,9 @@ fn words(resources: &LinuxResources, at: &Field) -> Result<()> {
     let interfaces = resources.network().as_ref().and_then(|network| network.priorities().as_ref());
     for (index, priority) in interfaces.into_iter().flatten().enumerate() {
         if !is_word(priority.name()) {
-            let field = at.member("network.priorities").index(index).member("name");
+            let list = at.member("network.priorities");
+            let item = list.index(index);
+            let field = item.member("name");
             return Err(refuse(
                 "net-device-name",
                 field,

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 
+use super::at::At;
 use super::refuse;
-use crate::error::{Field, Result, Warning};
+use crate::error::{Result, Warning};
+use crate::spec::MAX_WARNINGS;
 
 /// crun's annotation that names a listener in place of `listenerPath`.
 const RECEIVER: &str = "run.oci.seccomp.receiver";
@@ -19,12 +21,13 @@ pub(super) fn check(
     annotations: Option<&HashMap<String, String>>,
     warnings: &mut Vec<Warning>,
 ) -> Result<()> {
-    let at = Field::named("linux.seccomp");
+    let at = At::Named("linux.seccomp");
+    let rules = at.member("syscalls");
     if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
         let message = "SCMP_ACT_NOTIFY cannot be used as default action";
         return Err(refuse("seccomp-notify", at.member("defaultAction"), message));
     }
-    errno(seccomp.default_action(), seccomp.default_errno_ret(), &at.member("defaultErrnoRet"))?;
+    errno(seccomp.default_action(), seccomp.default_errno_ret(), at.member("defaultErrnoRet"))?;
     let receiver = annotations.is_some_and(|map| map.contains_key(RECEIVER));
     let has_path = seccomp.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
     let has_metadata = seccomp.listener_metadata().as_ref().is_some_and(|text| !text.is_empty());
@@ -33,13 +36,13 @@ pub(super) fn check(
         return Err(refuse("seccomp-listener", at.member("listenerMetadata"), message));
     }
     for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
-        check_rule(rule, &at.member("syscalls").index(index), warnings)?;
+        check_rule(rule, rules.index(index), warnings)?;
     }
     Ok(())
 }
 
-fn check_rule(rule: &LinuxSyscall, at: &Field, warnings: &mut Vec<Warning>) -> Result<()> {
-    if rule.names().is_empty() {
+fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
+    if rule.names().is_empty() && warnings.len() < MAX_WARNINGS {
         warnings.push(refuse(
             "seccomp-names",
             at.member("names"),
@@ -47,7 +50,8 @@ fn check_rule(rule: &LinuxSyscall, at: &Field, warnings: &mut Vec<Warning>) -> R
         ));
     }
     for (index, name) in rule.names().iter().enumerate() {
-        let field = at.member("names").index(index);
+        let names = at.member("names");
+        let field = names.index(index);
         if name.is_empty() {
             return Err(refuse("seccomp-names", field, "empty string is not a valid syscall"));
         }
@@ -60,29 +64,26 @@ fn check_rule(rule: &LinuxSyscall, at: &Field, warnings: &mut Vec<Warning>) -> R
             ));
         }
     }
-    errno(rule.action(), rule.errno_ret(), &at.member("errnoRet"))?;
+    errno(rule.action(), rule.errno_ret(), at.member("errnoRet"))?;
     for (index, arg) in rule.args().iter().flatten().enumerate() {
         if arg.index() > MAX_INDEX {
-            let field = at.member("args").index(index).member("index");
-            return Err(refuse(
-                "seccomp-arg",
-                field,
-                format!("a system call has arguments 0 to {MAX_INDEX}, not {}", arg.index()),
-            ));
+            let args = at.member("args");
+            let message = format!("a system call has arguments 0 to {MAX_INDEX}, not {}", arg.index());
+            return Err(refuse("seccomp-arg", args.index(index).member("index"), message));
         }
     }
     Ok(())
 }
 
 /// config-linux.md#seccomp: an errno with an action that has none MUST be an error. Go writes no zero.
-fn errno(action: LinuxSeccompAction, errno: Option<u32>, at: &Field) -> Result<()> {
+fn errno(action: LinuxSeccompAction, errno: Option<u32>, at: At<'_>) -> Result<()> {
     let takes_one = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
     match errno {
         Some(errno) if errno != 0 && !takes_one => {
-            Err(refuse("seccomp-errno", at.clone(), format!("{action} returns no errno, {errno} is given")))
+            Err(refuse("seccomp-errno", at, format!("{action} returns no errno, {errno} is given")))
         }
         Some(errno) if errno > 0xffff => {
-            Err(refuse("seccomp-errno", at.clone(), format!("errno {errno} does not fit into 16 bits")))
+            Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit into 16 bits")))
         }
         Some(_) | None => Ok(()),
     }

@@ -5,6 +5,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use super::{Namespaces, refuse};
 use crate::error::{Error, Field, Result};
+use crate::spec::warnings::short;
 
 /// Keys of the ipc namespace; `fs.mqueue.*` belongs to it too.
 const IPC: [&str; 8] = [
@@ -22,9 +23,10 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
     let mut keys: Vec<_> = linux.sysctl().iter().flatten().collect();
     keys.sort();
     for (key, value) in keys {
-        if let Err(error) = check_key(key, owned) {
-            return Err(error.field(Field::entry("linux.sysctl", key)));
-        }
+        check_key(key, owned).map_err(|error| {
+            let message = short(error.message.clone());
+            Error { message, ..error }.field(Field::entry("linux.sysctl", key))
+        })?;
         if value.contains('\n') && value.trim_end_matches('\n').contains('\n') {
             let field = Field::entry("linux.sysctl", key);
             return Err(refuse(
