@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,12 @@ fn skip(why: &str) -> bool {
     true
 }
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
+}
+
 fn not_root() -> bool {
-    // Root of a user namespace may make no cgroups either, but then create fails and says so.
-    !fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
-        && skip("needs root")
+    !is_root() && skip("needs root")
 }
 
 fn linux(name: &str, resources: &str) -> Linux {
@@ -86,8 +88,10 @@ impl Drop for Bed {
             let _ = child.wait();
         }
         let deleted = self.cgroup.delete();
-        // The common parent of this run; another test may still be in it.
-        for dir in self.cgroup.saved().made.iter().rev() {
+        // The common parent of this run stays behind, and another test may still be in it.
+        for dir in
+            self.plan.dirs.iter().filter_map(|dir| dir.mount.join(&dir.path).parent().map(Path::to_owned))
+        {
             let _ = fs::remove_dir(dir);
         }
         if !std::thread::panicking() {
@@ -125,13 +129,15 @@ fn limits_reach_the_files_and_everything_is_removed() {
         r#"{"memory": {"limit": 33554432, "swap": 67108864}, "pids": {"limit": 0},
             "cpu": {"shares": 512, "quota": 50000, "period": 100000}}"#,
     );
-    if facts.v1.is_empty() && facts.v2.as_ref().is_some_and(|v2| !v2.controllers.contains(&"pids".into())) {
-        skip("no controllers on this cgroup2");
-        let text = plan.unwrap_err().message;
-        assert!(text.contains("limit: container could not join or create cgroup"), "{text}");
-        return;
-    }
-    let plan = plan.unwrap();
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => {
+            skip("a controller is missing");
+            let text = error.message;
+            assert!(text.contains("limit: container could not join or create cgroup"), "{text}");
+            return;
+        }
+    };
     let cgroup = Cgroup::create(&plan).unwrap();
     let bed = Bed { facts, plan, cgroup, children: vec![] };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
@@ -406,6 +412,29 @@ fn unknown_controller_and_bad_path_of_a_sub_cgroup_are_refused() {
     assert!(error.message.starts_with("unknown controller pets"), "{error}");
     let error = bed.cgroup.sub(&[SubCgroup::parse("../x")]).unwrap_err();
     assert!(error.message.starts_with("bad sub cgroup path: ../x"), "{error}");
+}
+
+#[test]
+fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
+    let facts = facts::probe().unwrap();
+    if facts.mode == Mode::Absent || is_root() {
+        skip("needs a user who may not make cgroups");
+        return;
+    }
+    let request = CgroupRequest { id: "r1", driver: Driver::Cgroupfs, rootless: true, in_userns: false };
+    let nothing_asked = plan::plan(None, &facts, &request).unwrap();
+    let cgroup = Cgroup::create(&nothing_asked).unwrap();
+    cgroup.apply(&nothing_asked, When::BeforeStart).unwrap();
+    assert!(cgroup.clone_into().is_none() && cgroup.join_fds().unwrap().is_empty());
+    let path_asked = plan::plan(Some(&linux("rootless", "{}")), &facts, &request).unwrap();
+    let error = Cgroup::create(&path_asked).unwrap_err();
+    println!("{error}");
+    assert!(
+        error
+            .message
+            .contains("unable to apply cgroup configuration: rootless needs no limits + no cgrouppath")
+    );
+    assert!(error.message.ends_with("permission denied"));
 }
 
 /// Opens a device from inside the cgroup; whether that was allowed.

@@ -9,7 +9,7 @@ use hull_sys::open::How;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::plan::cgroup::{CgroupDir, Driver, Version};
+use crate::plan::cgroup::{CgroupDir, CgroupPlan, Driver, Version};
 
 mod apply;
 mod create;
@@ -43,9 +43,13 @@ pub struct SavedCgroup {
     pub driver: Driver,
     /// The container's directory in each hierarchy.
     pub dirs: Vec<CgroupDir>,
-    /// The directories the runtime made, parents first; the parents stay behind, as runc leaves them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<PathBuf>,
+}
+
+/// For the intent record, before anything is made.
+impl From<&CgroupPlan> for SavedCgroup {
+    fn from(plan: &CgroupPlan) -> Self {
+        Self { driver: plan.driver, dirs: plan.dirs.clone() }
+    }
 }
 
 impl SavedCgroup {
@@ -75,13 +79,12 @@ impl Cgroup {
                 }
             }
         }
-        let (driver, planned, made) = (saved.driver, saved.dirs.clone(), saved.made.clone());
-        Ok(Self { driver, planned, dirs, made })
+        Ok(Self { driver: saved.driver, planned: saved.dirs.clone(), dirs, made: Vec::new() })
     }
 
     /// What the state record keeps.
     pub fn saved(&self) -> SavedCgroup {
-        SavedCgroup { driver: self.driver, dirs: self.planned.clone(), made: self.made.clone() }
+        SavedCgroup { driver: self.driver, dirs: self.planned.clone() }
     }
 
     /// For `CLONE_INTO_CGROUP`: the cgroup2 directory, also of a hybrid host, where there is one.
