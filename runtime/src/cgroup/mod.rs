@@ -45,7 +45,8 @@ pub struct SavedCgroup {
     pub dirs: Vec<CgroupDir>,
 }
 
-/// For the intent record, before anything is made.
+/// For the intent record, before anything is made. A directory in it may turn out to be another's: what is
+/// reopened from an intent alone may be deleted, which spares what is in use, but never killed.
 impl From<&CgroupPlan> for SavedCgroup {
     fn from(plan: &CgroupPlan) -> Self {
         Self { driver: plan.driver, dirs: plan.dirs.clone() }
@@ -82,9 +83,10 @@ impl Cgroup {
         Ok(Self { driver: saved.driver, planned: saved.dirs.clone(), dirs, made: Vec::new() })
     }
 
-    /// What the state record keeps.
+    /// What the state record keeps: the directories that are the container's, and no others.
     pub fn saved(&self) -> SavedCgroup {
-        SavedCgroup { driver: self.driver, dirs: self.planned.clone() }
+        let dirs = self.dirs.iter().filter_map(|dir| self.planned.get(dir.index));
+        SavedCgroup { driver: self.driver, dirs: dirs.cloned().collect() }
     }
 
     /// For `CLONE_INTO_CGROUP`: the cgroup2 directory, also of a hybrid host, where there is one.
