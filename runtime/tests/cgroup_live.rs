@@ -1,10 +1,16 @@
 //! The cgroup handle on a real kernel: every test makes a cgroup of its own and removes it.
 //! Without root, or where a hierarchy is missing, a test skips and prints why.
-//! For the v2 side run it again in a mount namespace that shows cgroup2 only (`hack/` has the command).
+//! For the v2 side run it again in a mount namespace that shows cgroup2 only as in `docs/` (`umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why it skips"
+)]
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,10 +33,12 @@ fn skip(why: &str) -> bool {
     true
 }
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
+}
+
 fn not_root() -> bool {
-    // Root of a user namespace may make no cgroups either, but then create fails and says so.
-    !fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
-        && skip("needs root")
+    !is_root() && skip("needs root")
 }
 
 fn linux(name: &str, resources: &str) -> Linux {
@@ -82,13 +90,15 @@ impl Drop for Bed {
     fn drop(&mut self) {
         let killed = self.cgroup.kill();
         for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
+            child.kill().ok();
+            child.wait().ok();
         }
         let deleted = self.cgroup.delete();
-        // The common parent of this run; another test may still be in it.
-        for dir in self.cgroup.saved().made.iter().rev() {
-            let _ = fs::remove_dir(dir);
+        // The common parent of this run stays behind, and another test may still be in it.
+        for dir in
+            self.plan.dirs.iter().filter_map(|dir| dir.mount.join(&dir.path).parent().map(Path::to_owned))
+        {
+            fs::remove_dir(dir).ok();
         }
         if !std::thread::panicking() {
             killed.unwrap();
@@ -125,13 +135,15 @@ fn limits_reach_the_files_and_everything_is_removed() {
         r#"{"memory": {"limit": 33554432, "swap": 67108864}, "pids": {"limit": 0},
             "cpu": {"shares": 512, "quota": 50000, "period": 100000}}"#,
     );
-    if facts.v1.is_empty() && facts.v2.as_ref().is_some_and(|v2| !v2.controllers.contains(&"pids".into())) {
-        skip("no controllers on this cgroup2");
-        let text = plan.unwrap_err().message;
-        assert!(text.contains("limit: container could not join or create cgroup"), "{text}");
-        return;
-    }
-    let plan = plan.unwrap();
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => {
+            skip("a controller is missing");
+            let text = error.message;
+            assert!(text.contains("limit: container could not join or create cgroup"), "{text}");
+            return;
+        }
+    };
     let cgroup = Cgroup::create(&plan).unwrap();
     let bed = Bed { facts, plan, cgroup, children: vec![] };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
@@ -323,10 +335,9 @@ fn kill_reaches_frozen_processes_and_sub_cgroups() {
         let sub = dir.mount.join(&dir.path).join("sub");
         fs::create_dir_all(sub.join("deeper")).unwrap();
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(value) = fs::read(dir.mount.join(&dir.path).join(file)) {
-                if dir.controllers.iter().any(|c| c == "cpuset") && !bed.unified() {
-                    fs::write(sub.join(file), value).unwrap();
-                }
+            if !bed.unified() && dir.controllers.iter().any(|c| c == "cpuset") {
+                let value = fs::read(dir.mount.join(&dir.path).join(file)).unwrap();
+                fs::write(sub.join(file), value).unwrap();
             }
         }
     }
@@ -406,6 +417,159 @@ fn unknown_controller_and_bad_path_of_a_sub_cgroup_are_refused() {
     assert!(error.message.starts_with("unknown controller pets"), "{error}");
     let error = bed.cgroup.sub(&[SubCgroup::parse("../x")]).unwrap_err();
     assert!(error.message.starts_with("bad sub cgroup path: ../x"), "{error}");
+}
+
+#[test]
+fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
+    let facts = facts::probe().unwrap();
+    if facts.mode == Mode::Absent || is_root() {
+        skip("needs a user who may not make cgroups");
+        return;
+    }
+    let request = CgroupRequest { id: "r1", driver: Driver::Cgroupfs, rootless: true, in_userns: false };
+    let nothing_asked = plan::plan(None, &facts, &request).unwrap();
+    let cgroup = Cgroup::create(&nothing_asked).unwrap();
+    cgroup.apply(&nothing_asked, When::BeforeStart).unwrap();
+    assert!(cgroup.clone_into().is_none() && cgroup.join_fds().unwrap().is_empty());
+    let path_asked = plan::plan(Some(&linux("rootless", "{}")), &facts, &request).unwrap();
+    let error = Cgroup::create(&path_asked).unwrap_err();
+    println!("{error}");
+    assert!(
+        error
+            .message
+            .contains("unable to apply cgroup configuration: rootless needs no limits + no cgrouppath")
+    );
+    assert!(error.message.ends_with("permission denied"));
+}
+
+#[test]
+fn fork_bomb_is_killed() {
+    if not_root() {
+        return;
+    }
+    let mut bed = Bed::new("bomb", "{}");
+    let join: String = bed
+        .plan
+        .dirs
+        .iter()
+        .map(|dir| dir.mount.join(&dir.path).join("cgroup.procs"))
+        .map(|file| format!("echo 0 > {}; ", file.display()))
+        .collect();
+    // Two generations at a time, each gone at once: a list of pids is never true when it is read.
+    let bomb = format!("{join} f() {{ sleep 0.01; f & f; }}; f");
+    let child = Command::new("sh").args(["-c", &bomb]).stderr(Stdio::null()).spawn().unwrap();
+    bed.children.push(child);
+    std::thread::sleep(Duration::from_millis(60));
+    println!("{} processes", bed.cgroup.procs().unwrap().len());
+    let start = Instant::now();
+    bed.cgroup.kill().unwrap();
+    println!("killed after {:?}", start.elapsed());
+    assert!(bed.cgroup.is_empty().unwrap());
+}
+
+#[test]
+fn out_of_memory_is_counted() {
+    if not_root() {
+        return;
+    }
+    let (facts, plan) = planned("oom", r#"{"memory": {"limit": 8388608, "swap": 8388608}}"#);
+    let Ok(plan) = plan else {
+        skip("no memory controller");
+        return;
+    };
+    let cgroup = Cgroup::create(&plan).unwrap();
+    let bed = Bed { facts, plan, cgroup, children: vec![] };
+    bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
+    bed.cgroup.apply(&bed.plan, When::AfterSetup).unwrap();
+    assert_eq!(bed.cgroup.oom_kill_count(), Some(0));
+    let dir = bed.plan.dirs.iter().find(|dir| dir.controllers.iter().any(|c| c == "memory")).unwrap();
+    let procs = dir.mount.join(&dir.path).join("cgroup.procs");
+    let eat = format!("echo 0 > {}; head -c 64m /dev/zero | tail -n 1 > /dev/null", procs.display());
+    Command::new("sh").args(["-c", &eat]).output().unwrap();
+    assert_eq!(bed.cgroup.oom_kill_count(), Some(1));
+}
+
+#[test]
+fn huge_page_limit_works_where_the_controller_is() {
+    if not_root() {
+        return;
+    }
+    let (facts, plan) = planned("huge", r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#);
+    let Ok(plan) = plan else {
+        skip("no hugetlb controller");
+        return;
+    };
+    let cgroup = Cgroup::create(&plan).unwrap();
+    let bed = Bed { facts, plan, cgroup, children: vec![] };
+    bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
+    let dir = &bed.plan.dirs[bed.plan.writes.iter().find(|w| w.controller == "hugetlb").unwrap().dir];
+    let dir = dir.mount.join(&dir.path);
+    let files =
+        ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"].map(|file| fs::read_to_string(dir.join(file)));
+    assert!(files.iter().flatten().any(|value| value.trim() == "4194304"), "{files:?}");
+}
+
+#[test]
+fn threaded_parent_is_refused_for_domain_controllers() {
+    if not_root() {
+        return;
+    }
+    let (facts, plan) =
+        planned("threads/c", r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#);
+    let (Ok(plan), Mode::Unified) = (plan, facts.mode) else {
+        skip("no hugetlb controller on a cgroup2-only view");
+        return;
+    };
+    let parent = plan.dirs[0].mount.join(plan.dirs[0].path.parent().unwrap());
+    fs::create_dir_all(parent.join("worker")).unwrap();
+    fs::write(parent.join("worker/cgroup.type"), "threaded").unwrap();
+    let error = Cgroup::create(&plan).unwrap_err();
+    fs::remove_dir(parent.join("worker")).unwrap();
+    fs::remove_dir(&parent).unwrap();
+    fs::remove_dir(parent.parent().unwrap()).ok();
+    println!("{error}");
+    assert!(error.message.contains("with domain controllers -- it is in an invalid state"), "{error}");
+}
+
+#[test]
+fn delegated_cgroup_belongs_to_its_user() {
+    use std::os::unix::fs::MetadataExt;
+    if not_root() {
+        return;
+    }
+    let bed = Bed::new("owner", "{}");
+    if !bed.unified() {
+        skip("only v2 is delegated");
+        return;
+    }
+    bed.cgroup.delegate(4242).unwrap();
+    let uid = |file: &str| fs::metadata(bed.file("", file)).unwrap().uid();
+    assert_eq!([uid(""), uid("cgroup.procs"), uid("cgroup.kill")], [4242, 4242, 0]);
+}
+
+#[test]
+fn foreign_processes_beside_v1_are_left_out() {
+    if not_root() {
+        return;
+    }
+    let (facts, plan) = planned("foreign", "{}");
+    let plan = plan.unwrap();
+    let Some(side) = plan.dirs.iter().find(|dir| !dir.required && dir.mount.ends_with("unified")) else {
+        skip("not a hybrid host");
+        return;
+    };
+    let dir = side.mount.join(&side.path);
+    fs::create_dir_all(&dir).unwrap();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(dir.join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    let cgroup = Cgroup::create(&plan).unwrap();
+    let bed = Bed { facts, plan: plan.clone(), cgroup, children: vec![] };
+    assert!(bed.cgroup.clone_into().is_none());
+    Cgroup::open(&bed.cgroup.saved()).unwrap().kill().unwrap();
+    assert!(stranger.try_wait().unwrap().is_none(), "killed a stranger");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    fs::remove_dir(&dir).unwrap();
 }
 
 /// Opens a device from inside the cgroup; whether that was allowed.

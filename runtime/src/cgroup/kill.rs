@@ -58,7 +58,8 @@ impl Cgroup {
         self.signalled(signal).map(|pidfds| pidfds.len())
     }
 
-    /// Kills every process of the container and waits until none is left.
+    /// Kills every process of the container and waits until none is left. Without any cgroup there is nobody
+    /// to be found this way.
     ///
     /// # Errors
     /// After 2 s; the text names a process that is left and what it waits for in the kernel.

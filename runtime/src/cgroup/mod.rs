@@ -9,7 +9,7 @@ use hull_sys::open::How;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::plan::cgroup::{CgroupDir, Driver, Version};
+use crate::plan::cgroup::{CgroupDir, CgroupPlan, Driver, Version};
 
 mod apply;
 mod create;
@@ -43,9 +43,14 @@ pub struct SavedCgroup {
     pub driver: Driver,
     /// The container's directory in each hierarchy.
     pub dirs: Vec<CgroupDir>,
-    /// The directories the runtime made, parents first; the parents stay behind, as runc leaves them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<PathBuf>,
+}
+
+/// For the intent record, before anything is made. A directory in it may turn out to be another's: what is
+/// reopened from an intent alone may be deleted, which spares what is in use, but never killed.
+impl From<&CgroupPlan> for SavedCgroup {
+    fn from(plan: &CgroupPlan) -> Self {
+        Self { driver: plan.driver, dirs: plan.dirs.clone() }
+    }
 }
 
 /// The cgroups of this host whose own name is `id`, for a container whose record cannot be read: engines name
@@ -110,13 +115,13 @@ impl Cgroup {
                 }
             }
         }
-        let (driver, planned, made) = (saved.driver, saved.dirs.clone(), saved.made.clone());
-        Ok(Self { driver, planned, dirs, made })
+        Ok(Self { driver: saved.driver, planned: saved.dirs.clone(), dirs, made: Vec::new() })
     }
 
-    /// What the state record keeps.
+    /// What the state record keeps: the directories that are the container's, and no others.
     pub fn saved(&self) -> SavedCgroup {
-        SavedCgroup { driver: self.driver, dirs: self.planned.clone(), made: self.made.clone() }
+        let dirs = self.dirs.iter().filter_map(|dir| self.planned.get(dir.index));
+        SavedCgroup { driver: self.driver, dirs: dirs.cloned().collect() }
     }
 
     /// For `CLONE_INTO_CGROUP`: the cgroup2 directory, also of a hybrid host, where there is one.

@@ -70,6 +70,7 @@ pub struct CgroupDir {
     /// The container's cgroup relative to `mount`, without a leading slash and without `..`.
     pub path: PathBuf,
     /// v1: the hierarchy's controllers. v2: those to enable for this cgroup in its ancestors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
     /// False for a hierarchy that only tracks (a named one, or v2 beside v1): failing there is no error.
     pub required: bool,

@@ -148,7 +148,7 @@ fn max(quota: Option<i64>, period: Option<u64>) -> String {
     }
 }
 
-/// `cpus` and `mems`; the files have the same names on v1 and v2, but for v1's `noprefix` mounts.
+/// `cpus` and `mems`; the files have the same names on v1 and v2.
 pub(super) fn cpuset(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
     let sets =
         [("cpus", "cpuset.cpus", cpu.cpus().as_deref()), ("mems", "cpuset.mems", cpu.mems().as_deref())];
@@ -156,8 +156,7 @@ pub(super) fn cpuset(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
         let Some(set) = set.filter(|set| !set.is_empty()) else { continue };
         let field = CPU.member(name);
         let place = limits.need("cpuset", "cpuset", &field)?;
-        let write = place.write("cpuset", file, set, &field);
-        limits.push(if place.version == Version::V1 { write.or_to(name, set) } else { write });
+        limits.push(place.write("cpuset", file, set, &field));
     }
     Ok(())
 }

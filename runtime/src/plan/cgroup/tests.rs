@@ -225,8 +225,8 @@ fn cpu_on_v1() {
                   "realtimeRuntime": 950000, "realtimePeriod": 1000000, "cpus": "0-1", "mems": "0"}}"#;
     assert_eq!(
         writes(all, &legacy()),
-        "write cpuset.cpus \"0-1\" missing=cpus:\"0-1\"  # linux.resources.cpu.cpus\n\
-         write cpuset.mems \"0\" missing=mems:\"0\"  # linux.resources.cpu.mems\n\
+        "write cpuset.cpus \"0-1\"  # linux.resources.cpu.cpus\n\
+         write cpuset.mems \"0\"  # linux.resources.cpu.mems\n\
          write cpu.rt_period_us \"1000000\" invalid=again  # linux.resources.cpu.realtimePeriod\n\
          write cpu.rt_runtime_us \"950000\"  # linux.resources.cpu.realtimeRuntime\n\
          write cpu.shares \"512\"  # linux.resources.cpu.shares\n\
