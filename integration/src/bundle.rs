@@ -4,7 +4,7 @@
 use crate::Lab;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// What `spec` writes.
@@ -138,6 +138,9 @@ impl Bundle {
     /// A user namespace of 65536 ids from `base`, with the root file system given to its root.
     pub fn userns(self, base: u32) -> Self {
         for entry in walk(&self.rootfs()) {
+            if entry.is_file() && std::fs::symlink_metadata(&entry).is_ok_and(|m| m.nlink() > 1) {
+                continue; // shared with every other root file system
+            }
             std::os::unix::fs::lchown(&entry, Some(base), Some(base)).expect("chown the root file system");
         }
         let map = json!([{"containerID": 0, "hostID": base, "size": 65536}]);

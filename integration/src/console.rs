@@ -6,8 +6,8 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -77,17 +77,18 @@ impl ConsoleSocket {
             self.0.accept().map_err(|e| format!("nobody connected to the console socket: {e}"))?;
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let (fd, name) = receive_fd(&stream)?;
+        let (name, mut fds) = receive(stream.as_fd())?;
+        let fd = fds.pop().ok_or("no descriptor came with the message")?;
         Ok((Terminal(File::from(fd)), name))
     }
 }
 
-/// One descriptor by SCM_RIGHTS, and the bytes beside it.
-pub fn receive_fd(stream: &UnixStream) -> Result<(OwnedFd, String), Stop> {
+/// One message of a socket and the descriptors that came with it (SCM_RIGHTS).
+pub fn receive(socket: BorrowedFd<'_>) -> Result<(String, Vec<OwnedFd>), Stop> {
     let mut bytes = [0; 4096];
     let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
@@ -95,6 +96,5 @@ pub fn receive_fd(stream: &UnixStream) -> Result<(OwnedFd, String), Stop> {
         }
     }
     let length = message.bytes;
-    let fd = fds.pop().ok_or("no descriptor came with the message")?;
-    Ok((fd, String::from_utf8_lossy(&bytes[..length]).into_owned()))
+    Ok((String::from_utf8_lossy(&bytes[..length]).into_owned(), fds))
 }

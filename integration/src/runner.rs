@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::{env, fs, thread};
 
 const USAGE: &str = "\
-hull-integration [--list] [--jobs N] [--keep-going] [--view host|v1|v2] [FILTER...]
+hull-integration [--list] [--jobs N] [--keep-going] [--try-known] [--view host|v1|v2] [FILTER...]
 
 Runs the integration tests against the runtime named by RUNTIME (a path or a name; default bin/hull).
 FILTER is a part of group::name; several are joined by or; one that begins with - excludes.
@@ -20,6 +20,7 @@ FILTER is a part of group::name; several are joined by or; one that begins with 
 --list         print the names and stop
 --jobs N       N tests at once (default 2)
 --keep-going   do not stop at the first failure
+--try-known    run also the tests that this runtime is known to fail
 --view VIEW    what the host's cgroups look like to every test that does not choose itself
 
 RUNTIME          the runtime under test
@@ -35,6 +36,7 @@ struct Options {
     list: bool,
     jobs: usize,
     keep_going: bool,
+    try_known: bool,
     view: Option<View>,
     filters: Vec<String>,
 }
@@ -95,6 +97,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
         match word.as_str() {
             "--list" => options.list = true,
             "--keep-going" => options.keep_going = true,
+            "--try-known" => options.try_known = true,
             "--jobs" => options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
             "--view" => options.view = Some(View::parse(value()?).ok_or("--view is host, v1 or v2")?),
             "--help" | "-h" => return Err(String::new()),
@@ -118,7 +121,7 @@ fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
                     }
                     let next = queue.lock().expect("queue").next();
                     let Some((number, test)) = next else { break };
-                    let verdict = match test.excluded(&shared.runtime.kind, &shared.runtime.version) {
+                    let verdict = match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known) {
                         Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
                         None => supervise::launch(test, &shared, number),
                     };

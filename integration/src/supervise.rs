@@ -254,6 +254,7 @@ pub(crate) fn launch(test: &Test, shared: &Shared, number: usize) -> Verdict {
     let output = Command::new(env::current_exe().expect("own path"))
         .args(["--supervise", &format!("{}::{}", test.group, test.name)])
         .env("HULL_LAB_DIR", &dir)
+        .env("HULL_START_DIR", env::current_dir().unwrap_or_default())
         .env("HULL_LAB_SHARED", &shared.dir)
         .env("HULL_LAB_TAG", format!("hull-test-{}-{number}", std::process::id()))
         .env("HULL_LAB_RUNTIME", &shared.runtime.path)

@@ -8,7 +8,7 @@ tests! {
     list_quiet_prints_ids_only,
     list_json_is_one_line.breaks_on(&[("crun", "contract 3.1: list -f json is one line")]),
     list_json_of_an_empty_root_is_null.breaks_on(&[("crun", "contract 3.1: null when empty")]),
-    list_of_a_missing_explicit_root_fails.breaks_on(&[("crun", "contract 3.1: a missing explicit root is an error")]),
+    list_of_a_missing_explicit_root_fails.breaks_on(&[("runc 1.1", "contract 3.1: a missing explicit root is an error"), ("crun", "contract 3.1: a missing explicit root is an error")]),
     list_refuses_an_unknown_format,
     list_shows_every_status,
     ps_json_is_an_array_of_host_pids,
