@@ -66,7 +66,7 @@ pub fn find(facts: &crate::host::cgroup::CgroupFacts, id: &str) -> SavedCgroup {
             dirs.push(CgroupDir { version, mount: mount.clone(), path, controllers, required: true });
         }
     }
-    SavedCgroup { driver: Driver::Cgroupfs, dirs, made: Vec::new() }
+    SavedCgroup { driver: Driver::Cgroupfs, dirs }
 }
 
 /// The directories named `id`, or `PREFIX-id`, at most `depth` levels below `dir`.

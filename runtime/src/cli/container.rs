@@ -176,7 +176,6 @@ fn intent(planned: &Planned) -> Record {
         cgroup: SavedCgroup {
             driver: planned.plan.cgroup.driver,
             dirs: planned.plan.cgroup.dirs.clone(),
-            made: Vec::new(),
         },
         namespaces: planned.plan.namespaces.all(),
         program: program.unwrap_or_default(),

@@ -20,9 +20,11 @@ mod spec;
 mod start;
 mod state;
 
+use std::ffi::CString;
 use std::path::PathBuf;
 
 use flags::{Flag, Parsed, Verb};
+use hull_sys::exec::Strings;
 use log::Log;
 
 use crate::error::{Error, Result, Warning};
@@ -163,6 +165,10 @@ pub fn main(words: &[String]) -> i32 {
     let Some((verb, act)) = VERBS.iter().find(|(verb, _)| verb.name == name) else {
         return unknown(&settings, name);
     };
+    if let Err(error) = seal(verb) {
+        settings.log.error(&error);
+        return FAILED;
+    }
     let rest = global.arguments.get(1..).unwrap_or(&[]);
     match flags::parse(rest, verb.flags, verb.trailing) {
         Err(error) => misused(&settings.log, &error, &help(verb)),
@@ -180,6 +186,21 @@ pub fn main(words: &[String]) -> i32 {
             if verb.name == "exec" { exec::FAILED } else { FAILED }
         }),
     }
+}
+
+/// What puts a process into a container runs from a read-only copy of its file's mount.
+fn seal(verb: &Verb) -> Result<()> {
+    if !matches!(verb.name, "create" | "run" | "exec") {
+        return Ok(());
+    }
+    let text = |word: std::ffi::OsString| CString::new(word.into_encoded_bytes()).ok();
+    let args = std::env::args_os().filter_map(text).collect();
+    let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        text([name, value].join(std::ffi::OsStr::new("=")))
+    };
+    let env = std::env::vars_os().filter_map(pair).collect();
+    hull_sys::seal::run_from_read_only_mount(Strings::new(args), Strings::new(env))
+        .map_err(|errno| crate::launch::parent::internal("run from a read-only mount of its own file", errno))
 }
 
 fn unknown(settings: &Global, name: &str) -> i32 {
