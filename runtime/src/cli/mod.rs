@@ -58,6 +58,16 @@ const VERBS: &[Entry] = &[
     (&features::VERB, features::run),
 ];
 
+/// The verbs as `--help` shows them: for the manual pages and the shell completion.
+pub fn verbs() -> impl Iterator<Item = &'static Verb> {
+    VERBS.iter().map(|(verb, _)| *verb)
+}
+
+/// The flags before the verb.
+pub const fn global_flags() -> &'static [Flag] {
+    GLOBAL
+}
+
 /// Verbs that a later version will have.
 const LATER: &[&str] = &["update", "events", "checkpoint", "restore", "mounts"];
 
