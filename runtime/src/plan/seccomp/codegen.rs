@@ -195,10 +195,11 @@ fn linear(ranges: &[Range], last: u32) -> Option<Verdict> {
     }
     let ends = ranges.iter().skip(1).map(|next| next.first - 1).chain([last]);
     let single = |(range, end): &(&Range, u32)| range.first == *end;
-    let base = ranges.iter().zip(ends.clone()).find(|r| !single(r)).map_or_else(
-        || ranges.first().map(|range| range.verdict),
-        |(range, _)| Some(range.verdict),
-    )?;
+    let base = ranges
+        .iter()
+        .zip(ends.clone())
+        .find(|r| !single(r))
+        .map_or_else(|| ranges.first().map(|range| range.verdict), |(range, _)| Some(range.verdict))?;
     let mut others = ranges.iter().zip(ends).filter(|(range, _)| range.verdict != base);
     (others.clone().count() <= LINEAR && others.all(|r| single(&r))).then_some(base)
 }

@@ -7,7 +7,7 @@
 //! | question | answer | source |
 //! |---|---|---|
 //! | several rules for one call | the first without arguments decides alone, else any that matches | libseccomp |
-//! | two of them match and differ | `verdicts::precedence` | libseccomp's order of tests |
+//! | two of them match and differ | `verdicts::in_order` | libseccomp's order of tests |
 //! | an argument named twice in a rule | each condition is a rule of its own | libcontainer |
 //! | a rule that says the default | left out, but its names count as known | runc |
 //! | a number above all named ones | ENOSYS, unless the default is ALLOW, LOG or TRACE | runc patchbpf |
@@ -22,9 +22,9 @@
 //!   conditions do, always; only equal conditions with different actions are refused.
 //! * libseccomp writes code for names an architecture lacks, at negative numbers no kernel has. hull
 //!   does not.
-//! * On x86 runc does not count the direct numbers of `socket`, `shmget`, .. (above 337) as named, and
-//!   on arm it counts arm's private calls (983041 and on), so that newer calls never get ENOSYS there.
-//!   Here the former count and the latter do not.
+//! * On x86 runc does not count `socket`, `shmget`, .. as naming their own numbers (337 to 402) and those
+//!   of socketcall(2) and ipc(2), and on arm it counts arm's private calls (983041 and on), so that newer
+//!   calls never get ENOSYS there. Here the former count and the latter do not.
 
 mod bpf;
 mod codegen;
@@ -180,7 +180,9 @@ fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Res
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => FLAG_WAIT_KILLABLE_RECV,
         };
         if bit & kernel_flags == 0 {
-            return Err(Error::new("seccomp-flag", format!("this kernel does not know {flag}")).field(field()));
+            return Err(
+                Error::new("seccomp-flag", format!("this kernel does not know {flag}")).field(field())
+            );
         }
         if bit == FLAG_WAIT_KILLABLE_RECV && !listens {
             let message = format!("{flag} has no meaning without a rule of SCMP_ACT_NOTIFY");
@@ -217,3 +219,6 @@ fn listener(seccomp: &LinuxSeccomp) -> Result<Option<Listener>> {
             .field(Field::item("linux.seccomp.syscalls", i).member("action"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

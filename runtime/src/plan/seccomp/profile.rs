@@ -2,7 +2,9 @@
 //! It knows no architecture's numbers and writes no instruction.
 //! `plan` makes a `Profile`, `verdicts` asks it which rules a name has.
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+};
 
 use super::names::{self, NameId};
 use crate::error::{Error, Field, Result, Warning};
@@ -51,18 +53,15 @@ pub(super) struct Profile {
 impl Profile {
     /// Checks a profile. Rules that say what the default says are left out, as runc leaves them out.
     pub(super) fn read(seccomp: &LinuxSeccomp) -> Result<Self> {
-        let default = action(
-            seccomp.default_action(),
-            seccomp.default_errno_ret(),
-            || Field::named("linux.seccomp.defaultErrnoRet"),
-        )?;
-        let mut warnings: Vec<Warning> = errno_unused(
-            seccomp.default_action(),
-            seccomp.default_errno_ret(),
-            || Field::named("linux.seccomp.defaultErrnoRet"),
-        )
-        .into_iter()
-        .collect();
+        let default = action(seccomp.default_action(), seccomp.default_errno_ret(), || {
+            Field::named("linux.seccomp.defaultErrnoRet")
+        })?;
+        let mut warnings: Vec<Warning> =
+            errno_unused(seccomp.default_action(), seccomp.default_errno_ret(), || {
+                Field::named("linux.seccomp.defaultErrnoRet")
+            })
+            .into_iter()
+            .collect();
 
         let (mut rules, mut pairs) = (Vec::new(), Vec::with_capacity(512));
         let (mut mentioned, mut names, mut unknown) = (vec![false; names::COUNT], 0, Vec::new());
@@ -170,9 +169,7 @@ fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> Field) -> Result<Conditi
         | LinuxSeccompOperator::ScmpCmpLe
         | LinuxSeccompOperator::ScmpCmpEq
         | LinuxSeccompOperator::ScmpCmpGe
-        | LinuxSeccompOperator::ScmpCmpGt => {
-            Condition { arg: index, op, value: arg.value(), mask: u64::MAX }
-        }
+        | LinuxSeccompOperator::ScmpCmpGt => Condition { arg: index, op, value: arg.value(), mask: u64::MAX },
     })
 }
 

@@ -2,7 +2,7 @@
 //! It follows libseccomp where rules of one call meet, and writes no instruction.
 //! `plan` asks it for the ranges of a machine, `codegen` turns them into a program.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use oci_spec::runtime::LinuxSeccompOperator as Op;
 
@@ -131,7 +131,7 @@ impl<'a> Verdicts<'a> {
         let mut largest = base;
         for same in abi.numbers().chunk_by(|a, b| a.0 == b.0) {
             let Some((nr, _)) = same.first().copied() else { continue };
-            if same.iter().any(|(_, name)| self.profile.mentions(NameId(*name))) {
+            if same.iter().any(|(_, name)| self.mentions(abi, NameId(*name))) {
                 if abi == Abi::Arm && nr >= ARM_PRIVATE && largest < ARM_PRIVATE {
                     self.above(ranges, largest, base);
                     ranges.since(ARM_PRIVATE, self.default());
@@ -147,6 +147,12 @@ impl<'a> Verdicts<'a> {
             return Ok(None);
         }
         Ok(self.above(ranges, largest, base))
+    }
+
+    /// Whether the profile has a name, or one that is called through it.
+    fn mentions(&self, abi: Abi, name: NameId) -> bool {
+        self.profile.mentions(name)
+            || abi.multiplexed(name).iter().any(|(call, _)| self.profile.mentions(NameId(*call)))
     }
 
     /// Everything above `largest` is newer. runc counts a profile that names nothing, or only number 0,
@@ -186,7 +192,7 @@ impl<'a> Verdicts<'a> {
     }
 
     /// What several rules of one call say together, in libseccomp's way: the first without conditions
-    /// decides alone; else all are tried in the order of [`precedence`].
+    /// decides alone; else all are tried as [`in_order`] has them.
     fn decide(&mut self, abi: Abi, uses: &[(u32, Option<u32>)], name: &str) -> Result<Verdict> {
         let argument_mask = abi.argument_mask();
         let mut rules = Vec::with_capacity(uses.len());
@@ -198,8 +204,10 @@ impl<'a> Verdicts<'a> {
             }
             rules.push(Rule { conditions, ..*rule });
         }
-        rules.sort_by(|a, b| precedence(&a.conditions, &b.conditions));
-        let check = Check { cases: without_repeats(rules, name)?, argument_mask };
+        if rules.len() > MAX_INSTRUCTIONS {
+            return Err(too_large(rules.len()));
+        }
+        let check = Check { cases: without_repeats(in_order(rules), name)?, argument_mask };
         let index = self.checks.iter().position(|known| *known == check);
         Ok(Verdict::Check(index.unwrap_or_else(|| {
             self.checks.push(check);
@@ -214,7 +222,8 @@ impl<'a> Verdicts<'a> {
 /// As in libseccomp the sub-call's number takes the place of a condition on the first argument and the
 /// others stay, though what they compare is a pointer.
 fn narrow(conditions: &[Condition], argument_mask: u64, subcall: Option<u32>) -> Vec<Condition> {
-    let call = subcall.map(|nr| Condition { arg: 0, op: Op::ScmpCmpEq, value: nr.into(), mask: argument_mask });
+    let call =
+        subcall.map(|nr| Condition { arg: 0, op: Op::ScmpCmpEq, value: nr.into(), mask: argument_mask });
     let own = conditions.iter().filter(|c| subcall.is_none() || c.arg != 0).map(|c| Condition {
         value: c.value & argument_mask,
         mask: c.mask & argument_mask,
@@ -223,46 +232,55 @@ fn narrow(conditions: &[Condition], argument_mask: u64, subcall: Option<u32>) ->
     call.into_iter().chain(own).filter(|c| c.mask != 0).collect()
 }
 
-/// Which of two rules of a call is tried first, as libseccomp arranges them (it matters only when both
-/// can match and their actions differ): later arguments before earlier, equalities before upper bounds
-/// before lower bounds, tight before wide, and of two that start alike the one with fewer conditions.
-fn precedence(a: &[Condition], b: &[Condition]) -> Ordering {
-    let class = |op: Op| match op {
-        Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => 0,
-        Op::ScmpCmpLt | Op::ScmpCmpLe => 1,
-        Op::ScmpCmpGe | Op::ScmpCmpGt => 2,
-    };
-    for (a, b) in a.iter().zip(b) {
-        let values = match a.op {
-            Op::ScmpCmpLt | Op::ScmpCmpLe => a.value.cmp(&b.value),
-            Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq | Op::ScmpCmpGe | Op::ScmpCmpGt => {
-                b.value.cmp(&a.value)
-            }
-        };
-        let order = b.arg.cmp(&a.arg).then(class(a.op).cmp(&class(b.op))).then(values);
-        if order != Ordering::Equal {
-            return order;
+/// The rules in the order they are tried, as libseccomp arranges them. It matters only when two can match
+/// and their actions differ: later arguments come before earlier ones, equalities before upper bounds
+/// before lower bounds, tight before wide, what was said first before what was said later; and of rules
+/// that start alike the one with fewer conditions comes first.
+fn in_order(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut ranked: Vec<(Vec<Rank>, Rule)> = Vec::with_capacity(rules.len());
+    for (age, rule) in rules.into_iter().enumerate() {
+        let mut rank = Vec::with_capacity(rule.conditions.len());
+        for (depth, condition) in rule.conditions.iter().enumerate() {
+            // A condition is as old as the first rule that starts alike up to it.
+            let alike = |other: &Rule| other.conditions.get(..=depth) == rule.conditions.get(..=depth);
+            let first = ranked.iter().find(|(_, other)| alike(other)).and_then(|(rank, _)| rank.get(depth));
+            rank.push(Rank::of(condition, first.map_or(age, |rank| rank.age)));
         }
+        ranked.push((rank, rule));
     }
-    a.len().cmp(&b.len())
+    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.into_iter().map(|(_, rule)| rule).collect()
 }
 
-/// Drops rules that say again what one before says. Two that differ in the action alone contradict each
-/// other; libseccomp refuses them (EEXIST), and so runc does not start the container either.
-fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
-    if rules.len() > MAX_INSTRUCTIONS {
-        return Err(too_large(rules.len()));
+/// Where a condition stands among others; see [`in_order`].
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    arg: Reverse<u8>,
+    class: u8,
+    tightness: Reverse<u64>,
+    age: usize,
+}
+
+impl Rank {
+    fn of(condition: &Condition, age: usize) -> Self {
+        let Condition { arg, op, value, .. } = *condition;
+        let (class, tightness) = match op {
+            Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => (0, value),
+            Op::ScmpCmpLt | Op::ScmpCmpLe => (1, !value),
+            Op::ScmpCmpGe | Op::ScmpCmpGt => (2, value),
+        };
+        Self { arg: Reverse(arg), class, tightness: Reverse(tightness), age }
     }
-    let mut kept: Vec<Case> = Vec::with_capacity(rules.len());
+}
+
+/// Drops rules that say again what one before says; the rules are in order, so twins are neighbours.
+/// Two that differ in the action alone contradict each other; libseccomp refuses them (EEXIST), and so
+/// runc does not start the container either.
+fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
+    let mut cases: Vec<Case> = Vec::with_capacity(rules.len());
     for Rule { action, conditions, element } in rules {
-        // Equal conditions stand among those of equal precedence.
-        let twin = kept
-            .iter()
-            .rev()
-            .take_while(|k| precedence(&k.conditions, &conditions) == Ordering::Equal)
-            .find(|k| k.conditions == conditions);
-        match twin {
-            None => kept.push(Case { action, conditions }),
+        match cases.last().filter(|last| last.conditions == conditions) {
+            None => cases.push(Case { action, conditions }),
             Some(twin) if twin.action == action => {}
             Some(twin) => {
                 let message = format!(
@@ -275,7 +293,7 @@ fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
             }
         }
     }
-    Ok(kept)
+    Ok(cases)
 }
 
 /// The profile needs a program longer than the kernel takes.
