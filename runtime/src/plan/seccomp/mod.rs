@@ -166,8 +166,8 @@ const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
 
-/// The flags of the call. With none given runc asks for `SPEC_ALLOW`, and so does hull: the mitigation
-/// it waives costs far more than it is worth to a process that cannot be made to leak across itself.
+/// The flags of the call. With none given it is `SPEC_ALLOW`, as in runc: before Linux 5.16 a filter
+/// without it turns speculative store bypass off for the process, which costs it a good deal.
 fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Result<u32> {
     let Some(given) = seccomp.flags() else { return Ok(FLAG_SPEC_ALLOW & kernel_flags) };
     let mut flags = 0;

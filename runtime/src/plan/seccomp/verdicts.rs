@@ -75,6 +75,9 @@ pub(super) struct Verdicts<'a> {
     newer: Option<Verdict>,
 }
 
+/// A rule, by index, that is about a call; through which sub-call of it, if so.
+type Use = (u32, Option<u32>);
+
 impl<'a> Verdicts<'a> {
     /// Verdicts of a profile.
     ///
@@ -165,39 +168,47 @@ impl<'a> Verdicts<'a> {
 
     /// The verdict on a number with these names, `None` when no rule is about it.
     fn verdict(&mut self, abi: Abi, same: &[(u32, u16)]) -> Result<Option<Verdict>> {
-        let mut uses: Vec<(u32, Option<u32>)> = Vec::new();
+        if let Some(verdict) = self.plain(abi, same) {
+            return Ok(verdict);
+        }
+        let mut uses: Vec<Use> = Vec::new();
         for (_, name) in same {
             let name = NameId(*name);
-            let multiplexed = abi.multiplexed(name);
-            if let ([.., (_, last)], [], [use_]) = (same, multiplexed, self.profile.uses(name))
-                && *last == name.0
-                && uses.is_empty()
-                && let Some(Rule { action, conditions, .. }) = self.profile.rules.get(*use_ as usize)
-                && conditions.is_empty()
-            {
-                // The common case: one rule, no conditions.
-                return Ok(Some(Verdict::Return(*action)));
-            }
-            uses.extend(self.profile.uses(name).iter().map(|use_| (*use_, None)));
-            for (call, value) in multiplexed {
-                uses.extend(self.profile.uses(NameId(*call)).iter().map(|use_| (*use_, Some(*value))));
+            uses.extend(self.profile.uses(name).iter().map(|rule| (*rule, None)));
+            for (call, value) in abi.multiplexed(name) {
+                uses.extend(self.profile.uses(NameId(*call)).iter().map(|rule| (*rule, Some(*value))));
             }
         }
-        if uses.is_empty() {
-            return Ok(None);
+        uses.sort_unstable();
+        match same {
+            [(_, name), ..] if !uses.is_empty() => self.decide(abi, &uses, NameId(*name)).map(Some),
+            _ => Ok(None),
         }
-        uses.sort();
-        let name = same.first().map_or("", |(_, name)| names::name(NameId(*name)));
-        self.decide(abi, &uses, name).map(Some)
+    }
+
+    /// The verdict where it is plain, as it is for nearly all numbers: one name, one rule at most, and no
+    /// conditions.
+    fn plain(&self, abi: Abi, same: &[(u32, u16)]) -> Option<Option<Verdict>> {
+        let [(_, name)] = same else { return None };
+        let name = NameId(*name);
+        match self.profile.uses(name) {
+            _ if !abi.multiplexed(name).is_empty() => None,
+            [] => Some(None),
+            [rule] => {
+                let Rule { action, conditions, .. } = &self.profile.rules[*rule as usize];
+                conditions.is_empty().then_some(Some(Verdict::Return(*action)))
+            }
+            _ => None,
+        }
     }
 
     /// What several rules of one call say together, in libseccomp's way: the first without conditions
     /// decides alone; else all are tried as [`in_order`] has them.
-    fn decide(&mut self, abi: Abi, uses: &[(u32, Option<u32>)], name: &str) -> Result<Verdict> {
+    fn decide(&mut self, abi: Abi, uses: &[Use], name: NameId) -> Result<Verdict> {
         let argument_mask = abi.argument_mask();
-        let mut rules = Vec::with_capacity(uses.len());
-        for (use_, subcall) in uses {
-            let Some(rule) = self.profile.rules.get(*use_ as usize) else { continue };
+        let mut rules = Vec::new();
+        for (rule, subcall) in uses {
+            let rule = &self.profile.rules[*rule as usize];
             let conditions = narrow(&rule.conditions, argument_mask, *subcall);
             if conditions.is_empty() {
                 return Ok(Verdict::Return(rule.action));
@@ -207,7 +218,7 @@ impl<'a> Verdicts<'a> {
         if rules.len() > MAX_INSTRUCTIONS {
             return Err(too_large(rules.len()));
         }
-        let check = Check { cases: without_repeats(in_order(rules), name)?, argument_mask };
+        let check = Check { cases: without_repeats(in_order(rules), names::name(name))?, argument_mask };
         let index = self.checks.iter().position(|known| *known == check);
         Ok(Verdict::Check(index.unwrap_or_else(|| {
             self.checks.push(check);
