@@ -104,7 +104,7 @@ impl Tally {
             return;
         };
         let (ours, theirs) = match (ours, theirs) {
-            (Ok(ours), Some(theirs)) => (raw(&ours.program), theirs),
+            (Ok(ours), Some(theirs)) => (raw(&ours.filter.program), theirs),
             (Ok(_), None) => return self.refused[1] += 1,
             (Err(error), None) => {
                 assert_eq!(error.code, "seccomp-conflict", "{error}");
@@ -231,7 +231,7 @@ fn the_kernel_takes_the_programs() {
         let Ok(plan) = plan(&profile.oci(), native, KNOWN_FLAGS) else { continue };
         // The kernel checks all of it and runs the first instruction: allow.
         let mut program = vec![SockFilter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
-        program.extend(&plan.program);
+        program.extend(&plan.filter.program);
         program.truncate(hull::plan::seccomp::MAX_INSTRUCTIONS);
         longest = longest.max(program.len());
         // A thread has filters of its own.
@@ -242,7 +242,7 @@ fn the_kernel_takes_the_programs() {
                 println!("SKIP: this process may not load seccomp filters (errno {errno})");
                 return;
             }
-            _ => panic!("seccomp(2): errno {errno}\n{}", hull::plan::seccomp::Listing(&plan.program)),
+            _ => panic!("seccomp(2): errno {errno}\n{}", hull::plan::seccomp::Listing(&plan.filter.program)),
         }
     }
     println!("longest: {longest} instructions");
@@ -272,7 +272,11 @@ fn numbers_are_libseccomps() {
             for abi in abis {
                 let Some(nr) = numbers.get(abi) else { continue };
                 let call = Call { nr: *nr, arch: abi.audit(), args: [0; 6] };
-                assert_eq!(run(&raw(&plan.program), &call).verdict, 0x7fff_0000, "{name} on {abi:?} is {nr}");
+                assert_eq!(
+                    run(&raw(&plan.filter.program), &call).verdict,
+                    0x7fff_0000,
+                    "{name} on {abi:?} is {nr}"
+                );
             }
         }
     }

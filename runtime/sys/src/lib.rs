@@ -1,1 +1,41 @@
-//! Every raw system call and every `unsafe` of the runtime.
+//! Every raw system call and every `unsafe` of the runtime, on `libc` and `nix`.
+//!
+//! One file per kernel subject. Functions take and return owned or borrowed descriptors, never bare
+//! numbers; every descriptor they make is close-on-exec. They decide nothing: which errno leads to which
+//! other call is the caller's visible policy, except where an interface is merely too old for the kernel.
+//!
+//! The runtime is single-threaded by decision, so what is called between `clone3` and `execve` may use
+//! the heap; it still should not need to.
+
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub mod bpf;
+pub mod cred;
+pub mod exec;
+pub mod fs;
+pub mod limits;
+pub mod mount;
+pub mod namespace;
+pub mod net;
+pub mod open;
+pub mod pidfd;
+pub mod process;
+pub mod seal;
+pub mod signal;
+pub mod socket;
+pub mod tty;
+
+pub use nix::errno::Errno;
+
+/// The result of one system call.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The kernel's answer as a `Result`: -1 becomes the errno.
+fn check<T: PartialOrd + From<i8>>(answer: T) -> Result<T> {
+    if answer < T::from(0) { Err(Errno::last()) } else { Ok(answer) }
+}
+
+/// As [`check`], for calls that answer only success.
+fn check_unit<T: PartialOrd + From<i8>>(answer: T) -> Result<()> {
+    check(answer).map(drop)
+}

@@ -6,19 +6,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// One instruction, laid out as the kernel's `struct sock_filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct SockFilter {
-    /// Operation.
-    pub code: u16,
-    /// Instructions to skip when a test holds.
-    pub jt: u8,
-    /// Instructions to skip when it does not.
-    pub jf: u8,
-    /// Operand.
-    pub k: u32,
-}
+pub use hull_sys::cred::SockFilter;
 
 /// `BPF_MAXINSNS`: the kernel refuses longer programs.
 pub const MAX_INSTRUCTIONS: usize = 4096;

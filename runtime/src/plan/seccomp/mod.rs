@@ -63,13 +63,20 @@ impl Native {
     };
 }
 
-/// What seccomp(2) is to be called with.
+/// What seccomp(2) is called with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeccompPlan {
-    /// The filter, at most [`MAX_INSTRUCTIONS`] long.
+pub struct Filter {
+    /// The program, at most [`MAX_INSTRUCTIONS`] long.
     pub program: Vec<SockFilter>,
     /// `SECCOMP_FILTER_FLAG_*` bits.
     pub flags: u32,
+}
+
+/// A compiled profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeccompPlan {
+    /// What is loaded.
+    pub filter: Filter,
     /// Who answers `SCMP_ACT_NOTIFY`.
     pub listener: Option<Listener>,
     /// What was left out or looks mistaken.
@@ -99,7 +106,7 @@ impl SeccompPlan {
             "seccomp: {}, {}, {}, default {}",
             plural(self.architectures, "architecture"),
             plural(self.names, "name"),
-            plural(self.program.len(), "instruction"),
+            plural(self.filter.program.len(), "instruction"),
             action_name(self.default_action)
         )
     }
@@ -148,7 +155,14 @@ pub fn plan(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result
         return Err(verdicts::too_large(program.len()));
     }
     let Profile { default: default_action, names, warnings, .. } = profile;
-    Ok(SeccompPlan { program, flags, listener, warnings, architectures, names, default_action })
+    Ok(SeccompPlan {
+        filter: Filter { program, flags },
+        listener,
+        warnings,
+        architectures,
+        names,
+        default_action,
+    })
 }
 
 /// [`plan`] for the machine hull was built for and a kernel that knows every flag (Linux 5.19).

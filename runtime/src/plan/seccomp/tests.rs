@@ -36,7 +36,7 @@ fn refused(seccomp: &LinuxSeccomp) -> (&'static str, String) {
 }
 
 fn ask(plan: &SeccompPlan, arch: u32, nr: u32, args: &[u64]) -> Run {
-    let program: Vec<_> = plan.program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
+    let program: Vec<_> = plan.filter.program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
     let mut call = Call { nr, arch, args: [0; 6] };
     call.args[..args.len()].copy_from_slice(args);
     run(&program, &call)
@@ -60,7 +60,7 @@ fn a_small_profile_reads_as_written() {
         {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "MASKED_EQ", 0x7e02_0000, 0)]},
     ])));
     assert_eq!(plan.summary(), "seccomp: 1 architecture, 6 names, 23 instructions, default ERRNO(1)");
-    assert_eq!(Listing(&plan.program).to_string(), LISTING);
+    assert_eq!(Listing(&plan.filter.program).to_string(), LISTING);
 }
 
 /// Read with the profile above: numbers by halves, `personality` and `clone` where their numbers are, and
@@ -232,7 +232,7 @@ fn flags_are_those_given_or_spec_allow() {
         }
         profile(json)
     };
-    let flags = |json, kernel| plan(&with(json), Native::X86_64, kernel).map(|plan| plan.flags);
+    let flags = |json, kernel| plan(&with(json), Native::X86_64, kernel).map(|plan| plan.filter.flags);
     assert_eq!(flags(Value::Null, KNOWN_FLAGS), Ok(FLAG_SPEC_ALLOW));
     assert_eq!(flags(Value::Null, FLAG_LOG), Ok(0), "a kernel without it");
     assert_eq!(flags(json!([]), KNOWN_FLAGS), Ok(0));
@@ -326,7 +326,7 @@ fn a_profile_larger_than_the_kernel_takes_is_refused() {
 
 #[test]
 fn bytes_round_trip() {
-    let program = compiled(&rules(json!([{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]))).program;
+    let program = compiled(&rules(json!([{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]))).filter.program;
     let bytes = to_bytes(&program);
     assert_eq!(bytes.len(), 8 * program.len());
     assert_eq!(from_bytes(&bytes), Ok(program));
@@ -340,7 +340,7 @@ fn dockers_profile_stays_small_and_shallow() {
     let json = include_str!("../../../tests/data/seccomp-docker-20.10.json");
     let plan = compiled(&serde_json::from_str(json).unwrap());
     assert_eq!(plan.warnings, []);
-    assert!(plan.program.len() <= 280, "{}", plan.summary());
+    assert!(plan.filter.program.len() <= 280, "{}", plan.summary());
     for nr in 0..450 {
         let run = ask(&plan, AUDIT_ARCH_X86_64, nr, &[8]);
         assert!(run.steps <= 18, "{run:?} for call {nr}");

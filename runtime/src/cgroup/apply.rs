@@ -1,0 +1,155 @@
+//! Owns the execution of a plan's writes: their order, second tries and refusals, and what the errors say.
+//! It may not compute values; a value that depends on another was planned as one to be written again.
+//! `launch` calls [`Cgroup::apply`] once before and once after the container's set-up, `update` once.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use hull_sys::Errno;
+use hull_sys::open::How;
+
+use super::Cgroup;
+use super::dir::{Dir, write_failed};
+use crate::error::{Error, Result};
+use crate::plan::cgroup::{CgroupPlan, Denied, Invalid, Missing, UsageCheck, When, Write};
+
+impl Cgroup {
+    /// Writes the limits that are due at `when`, in the plan's order; before the start also the device
+    /// filter.
+    ///
+    /// # Errors
+    /// The first refusal the plan does not foresee, with its config field.
+    pub fn apply(&self, plan: &CgroupPlan, when: When) -> Result<()> {
+        self.write_limits(plan, |write| write.when == when)?;
+        match (&plan.devices, when) {
+            (Some(devices), When::BeforeStart) => self.filter_devices(devices),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes all limits at once, as `update` does.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_all(&self, plan: &CgroupPlan) -> Result<()> {
+        self.write_limits(plan, |_| true)
+    }
+
+    fn write_limits(&self, plan: &CgroupPlan, due: impl Fn(&Write) -> bool) -> Result<()> {
+        let due: Vec<_> = plan.writes.iter().filter(|write| due(write)).collect();
+        if let Some(check) = plan.check.as_ref().filter(|check| due.iter().any(|w| w.dir == check.dir)) {
+            self.check_usage(check)?;
+        }
+        let mut open = None;
+        let mut again = Vec::new();
+        for write in due {
+            let Some(dir) = self.dirs.iter().find(|dir| dir.index == write.dir) else {
+                absent(write)?;
+                continue;
+            };
+            match (put(dir, write, &mut open), write.invalid) {
+                (Err(Errno::EINVAL), Invalid::Again) => again.push((dir, write)),
+                (Err(errno), _) => return Err(refused(dir, write, errno)),
+                (Ok(()), Invalid::Again) => {}
+                (Ok(()), Invalid::Fail) => put_again(&mut again, &mut open)?,
+            }
+        }
+        put_again(&mut again, &mut open)
+    }
+
+    fn check_usage(&self, check: &UsageCheck) -> Result<()> {
+        // As good as it can be: a cgroup that cannot say what it uses cannot be over it.
+        let dir = self.dirs.iter().find(|dir| dir.index == check.dir);
+        let usage = dir.and_then(|dir| number(dir, "memory.current"));
+        let Some(usage) = usage else { return Ok(()) };
+        let over = |limit: Option<u64>| limit.filter(|limit| *limit <= usage);
+        let reject = |what: &str, limit: u64, field| {
+            let text = format!("rejecting {what} limit {limit} <= usage {usage}");
+            let field = crate::error::Field::named(field);
+            Err(Error::new("memory-in-use", text).field(field))
+        };
+        match (over(check.memory_swap), over(check.limit)) {
+            (Some(limit), _) => reject("memory+swap", limit, "linux.resources.memory.swap"),
+            (None, Some(limit)) => reject("memory", limit, "linux.resources.memory.limit"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The file of the last write, kept open: device rules are many writes into one file.
+type Open<'a> = Option<(usize, &'a str, OwnedFd)>;
+
+/// The second and last try of the writes that had to wait for another value to be in force.
+fn put_again<'a>(again: &mut Vec<(&Dir, &'a Write)>, open: &mut Open<'a>) -> Result<()> {
+    again
+        .drain(..)
+        .try_for_each(|(dir, write)| put(dir, write, open).map_err(|errno| refused(dir, write, errno)))
+}
+
+/// One write with its foreseen refusals.
+fn put<'a>(dir: &Dir, write: &'a Write, open: &mut Open<'a>) -> Result<(), Errno> {
+    let done = match put_into(dir, &write.file, &write.value, open) {
+        Err(Errno::ENOENT) => match &write.missing {
+            Missing::Fail => Err(Errno::ENOENT),
+            Missing::Skip => Ok(()),
+            Missing::Instead(file, value) => put_into(dir, file, value, open),
+        },
+        done => done,
+    };
+    match done {
+        Err(Errno::EPERM | Errno::EACCES | Errno::EROFS) if write.denied == Denied::Skip => Ok(()),
+        done => done,
+    }
+}
+
+fn put_into<'a>(dir: &Dir, file: &'a str, value: &str, open: &mut Open<'a>) -> Result<(), Errno> {
+    let fd = match open.take() {
+        Some((index, name, fd)) if index == dir.index && name == file => fd,
+        _ => dir.open_file(file, How::WRITE)?,
+    };
+    let done = hull_sys::fs::write_once(fd.as_fd(), value.as_bytes());
+    *open = Some((dir.index, file, fd));
+    done
+}
+
+/// A limit in a hierarchy where no cgroup could be made.
+fn absent(write: &Write) -> Result<()> {
+    if write.denied == Denied::Skip {
+        return Ok(());
+    }
+    let controller = &write.controller;
+    let text = format!("cannot set {controller} limit: container could not join or create cgroup");
+    Err(Error::new("cgroup-missing", text).field(write.field.clone()))
+}
+
+fn refused(dir: &Dir, write: &Write, errno: Errno) -> Error {
+    let field = write.field.clone();
+    let error = |code, text: String| Error::new(code, text).field(field.clone());
+    match (errno, &*write.file) {
+        (Errno::EBUSY, "memory.limit_in_bytes") => {
+            let read = |file| number(dir, file).unwrap_or_default();
+            let (usage, peak) = (read("memory.usage_in_bytes"), read("memory.max_usage_in_bytes"));
+            let text = format!(
+                "unable to set memory limit to {} (current usage: {usage}, peak usage: {peak})",
+                write.value
+            );
+            error("memory-in-use", text).hint(format!("the limit must be above {usage} bytes"))
+        }
+        // The file of a controller that is not enabled here is not there.
+        (Errno::ENOENT, file) => {
+            let controller = &write.controller;
+            let path = dir.path.display();
+            let why = format!("{path} has no {file}");
+            let hint = format!(
+                "the {controller} controller may not be enabled in a parent, because that has processes"
+            );
+            let text =
+                format!("cannot set {controller} limit: container could not join or create cgroup: {why}");
+            error("cgroup-file-missing", text).hint(hint)
+        }
+        (errno, file) => error("cgroup-write", write_failed(file, &write.value, errno)),
+    }
+}
+
+fn number(dir: &Dir, file: &str) -> Option<u64> {
+    dir.read(file).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,76 @@
+//! Owns the removal of a container's cgroup, with whatever sub-cgroups the container made.
+//! It may not kill: who is still in there is waited for, and then named.
+//! `cli` calls it for delete, after the kill, and the shim.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use hull_sys::Errno;
+
+use super::Cgroup;
+use super::dir::{self, Dir, errno, reason};
+use crate::error::{Error, Result};
+use crate::plan::cgroup::Version;
+
+/// How long dying processes may keep a cgroup busy.
+const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+impl Cgroup {
+    /// Removes the container's directory from every hierarchy; what is gone already is no error. The parents
+    /// stay, as runc leaves them: others may be about to use them.
+    ///
+    /// # Errors
+    /// When a directory is still busy after 2 s: the text names a process in it and what that waits for.
+    pub fn delete(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_LIMIT;
+        // All are tried, so that one busy hierarchy does not leave the others behind.
+        let failures =
+            self.dirs.iter().filter_map(|dir| remove(dir, deadline).err().map(|errno| (dir, errno)));
+        let Some((dir, errno)) = failures.reduce(|first, _| first) else { return Ok(()) };
+        let blocker = self.blocker_text();
+        let text = format!("remove cgroup {}: {}{blocker}", dir.path.display(), reason(errno));
+        Err(Error::new("cgroup-busy", text))
+    }
+}
+
+fn remove(dir: &Dir, deadline: Instant) -> std::result::Result<(), Errno> {
+    // The usual case is one rmdir.
+    match rmdir(&dir.path) {
+        Err(Errno::EBUSY) => {}
+        done => return done,
+    }
+    if dir.version == Version::V2 {
+        match dir.wait_event("populated", "0", deadline) {
+            // In time or not, the rmdir below says what holds.
+            Ok(_) | Err(Errno::ENODEV | Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    remove_tree(&dir.path, deadline)
+}
+
+/// Children first. `EBUSY` of an empty directory passes: the kernel is still taking processes off it.
+fn remove_tree(path: &Path, deadline: Instant) -> std::result::Result<(), Errno> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        for child in dir::children(path)? {
+            remove_tree(&child, deadline)?;
+        }
+        match rmdir(path) {
+            Err(Errno::EBUSY) if Instant::now() < deadline => {}
+            done => return done,
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn rmdir(path: &Path) -> std::result::Result<(), Errno> {
+    match std::fs::remove_dir(path).map_err(|error| errno(&error)) {
+        Err(Errno::ENOENT) => Ok(()),
+        done => done,
+    }
+}
