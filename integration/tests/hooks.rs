@@ -231,7 +231,7 @@ fn hooks_after_a_failing_one_do_not_run(lab: &Lab) -> TestResult {
 
 fn prestart_hook_runs_in_the_namespaces_of_the_runtime(lab: &Lab) -> TestResult {
     let file = lab.dir.join("out");
-    let b = hook(lab, lab.bundle(), "prestart", &format!("readlink /proc/self/ns/mnt /proc/self/ns/net > {}", file.display()));
+    let b = hook(lab, lab.bundle(), "prestart", &format!("(readlink /proc/self/ns/mnt; readlink /proc/self/ns/net) > {}", file.display()));
     lab.run(&b).ok();
     let wanted = ["mnt", "net"].map(|n| fs::read_link(format!("/proc/self/ns/{n}")).map(|p| p.display().to_string()));
     let wanted: Result<Vec<String>, _> = wanted.into_iter().collect();
