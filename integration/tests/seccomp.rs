@@ -26,7 +26,7 @@ tests! {
     a_large_profile_of_docker_works,
     a_profile_without_getcwd_starts.breaks_on(&[("runc 1.1", "contract 7.8: runc calls getwd after loading")]),
     notify_of_write_is_refused.breaks_on(&[("crun", "contract 3.4: SCMP_ACT_NOTIFY cannot be used for the write syscall")]),
-    notify_without_a_listener_is_refused,
+    notify_without_a_listener_is_refused.breaks_on(&[("crun 1.8", "contract 7.8: a listener is needed for notify")]),
     listener_gets_the_descriptor_and_the_state,
     a_missing_listener_fails_the_start,
 }
