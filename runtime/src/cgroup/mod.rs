@@ -21,6 +21,7 @@ mod remove;
 mod sub;
 
 use dir::Dir;
+pub use freeze::is_frozen;
 pub use sub::SubCgroup;
 
 /// The cgroup of one container, open.

@@ -51,11 +51,21 @@ pub(super) fn make(
     state: Locked,
 ) -> Result<Made> {
     let intent = intent(planned);
-    match attempt(global, planned, id, console, starter, &state, intent) {
+    global.log.debug(&format!(
+        "nsexec: {} bind mounts opened here, {} file system steps in the child",
+        planned.plan.rootfs.opened,
+        planned.plan.rootfs.before.len() + planned.plan.rootfs.after.len()
+    ));
+    match attempt(global, planned, id, console, starter, &state, intent.clone()) {
         Ok((record, init)) => Ok(Made { state, record, init }),
         Err(error) => {
+            // What was begun is deleted, hooks included (`runtime.md#lifecycle`).
+            let warnings = super::delete::poststop(id.as_str(), &intent);
             // The first error is the one to tell; what is left behind, if anything, is found by its id.
             let _removed = state.remove().is_ok();
+            if global.log.is_debug() {
+                global.log.warnings(&warnings);
+            }
             Err(planned.source.point(error))
         }
     }
@@ -173,10 +183,7 @@ fn intent(planned: &Planned) -> Record {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         init: None,
-        cgroup: SavedCgroup {
-            driver: planned.plan.cgroup.driver,
-            dirs: planned.plan.cgroup.dirs.clone(),
-        },
+        cgroup: SavedCgroup { driver: planned.plan.cgroup.driver, dirs: planned.plan.cgroup.dirs.clone() },
         namespaces: planned.plan.namespaces.all(),
         program: program.unwrap_or_default(),
         poststart: hooks.and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
