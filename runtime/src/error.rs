@@ -15,6 +15,11 @@ impl Field {
         Self(Cow::Borrowed(path))
     }
 
+    /// A field whose name was put together by the caller.
+    pub const fn owned(path: String) -> Self {
+        Self(Cow::Owned(path))
+    }
+
     /// An element of a list: `Field::item("mounts", 7)` is `mounts[7]`.
     pub fn item(list: &str, index: usize) -> Self {
         Self(Cow::Owned(format!("{list}[{index}]")))

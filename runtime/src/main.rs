@@ -1,2 +1,7 @@
 //! The `hull` command.
-fn main() {}
+
+fn main() {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    std::process::exit(hull::cli::main(&words));
+}

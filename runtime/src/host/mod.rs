@@ -1,3 +1,119 @@
-//! Facts about the host: plain data, and the probes that fill it.
+//! What the plan needs to know of this host, as plain data. The probes look only at what neither hooks nor
+//! a container can change, and only when the spec asks for something that depends on it; they decide
+//! nothing. `cli` calls [`probe`], every planner reads [`Facts`].
 
 pub mod cgroup;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::error::{Error, Result};
+use crate::plan::process::rlimit_number;
+
+/// The facts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The cgroup hierarchies.
+    pub cgroup: cgroup::CgroupFacts,
+    /// Our bounding set, bit n for capability n.
+    pub bounding: u64,
+    /// Our permitted set.
+    pub permitted: u64,
+    /// Our effective set.
+    pub effective: u64,
+    /// The last capability the kernel knows.
+    pub last_cap: u8,
+    /// Our effective user id.
+    pub euid: u32,
+    /// Our effective group id.
+    pub egid: u32,
+    /// We are in a user namespace that does not map all ids to themselves.
+    pub in_user_namespace: bool,
+    /// AppArmor is enabled (looked at when a profile is asked for).
+    pub apparmor: bool,
+    /// SELinux is enabled (looked at when a label is asked for).
+    pub selinux: bool,
+    /// The host has /proc/kcore.
+    pub kcore: bool,
+    /// Our own `oom_score_adj` (looked at when one is asked for).
+    pub oom_score_adj: i32,
+    /// Our hard resource limits (looked at for those asked for): number, limit.
+    pub hard_limits: Vec<(u32, u64)>,
+}
+
+impl Facts {
+    /// The hard limit of this process; no limit when it was not looked at.
+    pub fn hard_limit(&self, resource: u32) -> u64 {
+        self.hard_limits.iter().find(|(number, _)| *number == resource).map_or(u64::MAX, |(_, hard)| *hard)
+    }
+}
+
+/// Looks at the host for a container with this spec.
+///
+/// # Errors
+/// When the kernel's own files cannot be read.
+pub fn probe(spec: &Spec) -> Result<Facts> {
+    let mut facts = probe_process(spec.process().as_ref())?;
+    facts.cgroup = cgroup::probe()?;
+    facts.kcore = hull_sys::fs::stat_host(c"/proc/kcore").is_ok();
+    Ok(facts)
+}
+
+/// Looks at what matters for one more process in a container; the cgroup facts stay empty.
+///
+/// # Errors
+/// When the kernel's own files cannot be read.
+pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
+    let caps =
+        hull_sys::cred::caps().map_err(|errno| unreadable("the capabilities of this process", errno))?;
+    let (bounding, last_cap) = hull_sys::cred::bounding();
+    let asks = |pick: fn(&Process) -> bool| process.is_some_and(pick);
+    let labelled = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
+    Ok(Facts {
+        cgroup: cgroup::CgroupFacts { mode: cgroup::Mode::Absent, v1: Vec::new(), v2: None },
+        bounding,
+        permitted: caps.permitted,
+        effective: caps.effective,
+        last_cap,
+        euid: hull_sys::cred::euid(),
+        egid: hull_sys::cred::egid(),
+        in_user_namespace: probe_user_namespace(),
+        apparmor: process.is_some_and(|p| labelled(p.apparmor_profile())) && probe_apparmor(),
+        selinux: process.is_some_and(|p| labelled(p.selinux_label())) && probe_selinux(),
+        kcore: false,
+        oom_score_adj: if asks(|p| p.oom_score_adj().is_some()) { probe_oom_score() } else { 0 },
+        hard_limits: process.map(probe_hard_limits).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn unreadable(what: &str, errno: hull_sys::Errno) -> Error {
+    Error::new("host-probe", format!("look at {what}: {}", errno.desc()))
+}
+
+fn probe_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // The initial user namespace maps the whole range of ids to itself.
+    !map.is_empty() && map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
+}
+
+fn probe_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+fn probe_selinux() -> bool {
+    hull_sys::fs::stat_host(c"/sys/fs/selinux/enforce").is_ok()
+}
+
+fn probe_oom_score() -> i32 {
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+fn probe_hard_limits(process: &Process) -> Result<Vec<(u32, u64)>> {
+    let mut limits = Vec::new();
+    for wanted in process.rlimits().iter().flatten() {
+        let number = rlimit_number(wanted.typ());
+        let now = hull_sys::limits::get(number).map_err(|errno| unreadable("the resource limits", errno))?;
+        limits.push((number, now.hard));
+    }
+    Ok(limits)
+}

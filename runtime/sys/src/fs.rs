@@ -2,7 +2,7 @@
 //! directory the caller has opened, or host paths. Called by `apply`, `state`, `cgroup`.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::{Result, check, check_unit};
 
@@ -216,15 +216,6 @@ pub fn chroot_here() -> Result<()> {
     check_unit(unsafe { libc::chroot(c".".as_ptr()) })
 }
 
-/// Whether the working directory can be reached from the root: false for one outside of it.
-pub fn working_dir_is_reachable() -> Result<bool> {
-    let mut text = [0_u8; 4097];
-    // SAFETY: the kernel writes at most `len` bytes into the live buffer. The bare system call, since
-    // libc turns "(unreachable)" into an error of its own.
-    check(unsafe { libc::syscall(libc::SYS_getcwd, text.as_mut_ptr(), text.len()) })?;
-    Ok(text.first() == Some(&b'/'))
-}
-
 /// How a lock is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
@@ -248,10 +239,53 @@ pub fn write_once(fd: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     if usize::try_from(done) == Ok(text.len()) { Ok(()) } else { Err(crate::Errno::EIO) }
 }
 
+/// `write(2)`; answers how much was taken.
+pub fn write_some(fd: BorrowedFd<'_>, text: &[u8]) -> Result<usize> {
+    // SAFETY: the kernel reads `len` bytes at the pointer, both of one live slice.
+    let done = check(unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) })?;
+    Ok(usize::try_from(done).unwrap_or(0))
+}
+
 /// Marks every descriptor from `first` on close-on-exec (`close_range(2)`).
 pub fn close_from_on_exec(first: u32) -> Result<()> {
     // SAFETY: takes numbers only; no descriptor is closed, so no owner is cheated.
     check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// Takes over descriptor `number`, which another process put into the table we share with it.
+pub fn adopt(number: RawFd) -> Result<OwnedFd> {
+    if !is_open(number) {
+        return Err(crate::Errno::EBADF);
+    }
+    // SAFETY: it is open, and the process that opened it gave it up (`into_raw_fd`) and has ended.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on but those in `keep`. For a process that is about to become
+/// another one: what it closes may still have owners, which must not be dropped afterwards.
+pub fn close_all_but<'a>(first: u32, keep: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
+    let mut keep: Vec<u32> = keep.map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for kept in keep.into_iter().filter(|kept| *kept >= first) {
+        if from < kept {
+            close_between(from, kept - 1)?;
+        }
+        from = kept + 1;
+    }
+    close_between(from, u32::MAX)
+}
+
+/// Closes every descriptor from `first` on. To be called before anything is opened: what is closed came
+/// from our caller and has no owner here.
+pub fn close_inherited(first: u32) -> Result<()> {
+    close_between(first, u32::MAX)
+}
+
+fn close_between(first: u32, last: u32) -> Result<()> {
+    // SAFETY: takes numbers only. The owners of what is closed live in a process that only calls execve or
+    // _exit from here on, so none of them closes a number again.
+    check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 
 /// Lets `fd` live through exec.

@@ -20,6 +20,7 @@ pub mod net;
 pub mod open;
 pub mod pidfd;
 pub mod process;
+pub mod seal;
 pub mod signal;
 pub mod socket;
 pub mod tty;

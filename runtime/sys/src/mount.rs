@@ -31,6 +31,9 @@ pub mod attr {
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
+/// `MS_REC`: with all mounts below.
+pub const RECURSIVE: u64 = libc::MS_REC;
+
 /// `MS_*` propagation kinds.
 pub mod propagation {
     /// Shared with its peers.

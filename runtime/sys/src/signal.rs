@@ -28,6 +28,12 @@ pub fn reset() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Gives `signal` its default action.
+pub fn restore_default(signal: i32) {
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Ignores `signal` in this process.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid action.
@@ -80,6 +86,17 @@ pub fn poll<const N: usize>(watched: [Interest<'_>; N], timeout_ms: i32) -> Resu
             Ok(_) => return Ok(fds.map(|one| one.revents)),
         }
     }
+}
+
+/// Sleeps until it is killed, also when the parent is.
+pub fn wait_to_be_killed() -> ! {
+    // Without it the process ends at once, which its parent notices.
+    let killed_with_parent = crate::process::set_parent_death_signal(9).is_ok();
+    while killed_with_parent {
+        // SAFETY: takes and touches nothing.
+        unsafe { libc::pause() };
+    }
+    crate::process::exit(1)
 }
 
 /// Sends `signal` to this process itself.

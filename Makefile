@@ -1,0 +1,83 @@
+# Everything a person or CI does with this repository. Each recipe can be run by hand as it stands.
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+
+ARCH := $(shell uname -m)
+MUSL := $(ARCH)-unknown-linux-musl
+# The target is asked for when it is used: hack/setup may add it first. Without it glibc is linked statically.
+HAVE_MUSL = $(shell d=$$(rustc --print target-libdir --target $(MUSL) 2>/dev/null) && [ -d "$$d" ] && echo yes)
+TARGET = $(if $(HAVE_MUSL),$(MUSL),$(ARCH)-unknown-linux-gnu)
+STATIC = $(if $(HAVE_MUSL),,RUSTFLAGS="-C target-feature=+crt-static")
+
+SHIM := containerd-shim-hull-v1
+SUITE := bin/hull-integration
+
+.DEFAULT_GOAL := help
+.PHONY: help build build-tests demo test test-unit test-vm check validate bench install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+build: ## static binaries: bin/hull and bin/containerd-shim-hull-v1
+	hack/setup build
+	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p hull -p $(SHIM)
+	@mkdir -p bin
+	@for b in hull $(SHIM); do install -m 755 target/$(TARGET)/release/$$b bin/.$$b && mv bin/.$$b bin/$$b; done
+	@ls -l bin/hull bin/$(SHIM)
+
+build-tests: ## the integration tests: bin/hull-integration
+	hack/setup build
+	$(STATIC) $(CARGO) build --locked --target $(TARGET) -p hull-integration --bin hull-integration
+	@mkdir -p bin
+	@install -m 755 target/$(TARGET)/debug/hull-integration bin/.suite && mv bin/.suite $(SUITE)
+
+demo: build ## a container from an empty directory to its removal (root)
+	hack/setup demo
+	hack/demo
+
+# The last line is the suite's summary: N passed, N failed, N skipped.
+test: build build-tests test-unit ## unit tests, then the integration tests (root, or they skip)
+	hack/setup test
+	RUNTIME=$(CURDIR)/bin/hull $(SUITE)
+
+test-unit: ## unit tests only
+	hack/setup build
+	$(STATIC) $(CARGO) test --locked --workspace --exclude hull-integration --target $(TARGET)
+
+test-vm: build build-tests ## the integration tests in a machine with systemd and cgroup v2
+	hack/vm run -- env RUNTIME=$(CURDIR)/bin/hull $(CURDIR)/$(SUITE)
+
+# crun refuses a hybrid host.
+validate: build-tests ## the integration tests against runc and crun: do they test the specification?
+	hack/setup test
+	RUNTIME=$$(command -v runc) $(SUITE)
+	RUNTIME=$$(command -v crun) hack/view pure $(SUITE)
+
+check: build ## format, lints, documentation, shell scripts, size
+	hack/setup check
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps --quiet
+	shellcheck hack/* .ci/run
+	hack/size bin/hull
+
+bench: build ## start-up time and memory, next to runc and crun
+	hack/setup test
+	hack/bench
+
+install: ## both binaries and the manual pages, below $(DESTDIR)$(PREFIX)
+	@[ -x bin/hull ] && [ -x bin/$(SHIM) ] || { echo "run 'make build' first" >&2; exit 1; }
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/hull bin/$(SHIM) $(DESTDIR)$(PREFIX)/bin
+	@for page in $(wildcard docs/man/*.[1-8]); do \
+		install -D -m 644 -v "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/hull $(DESTDIR)$(PREFIX)/bin/$(SHIM)
+	@for page in $(wildcard docs/man/*.[1-8]); do \
+		rm -fv "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+
+clean: ## remove what was built; the machine of hack/vm stays ('hack/vm clean')
+	rm -rf bin target

@@ -1,0 +1,98 @@
+//! This binary as a program inside the container (`/bin/probe`): what busybox cannot do.
+//!
+//! | words | what it does |
+//! |---|---|
+//! | `syscall N [ARG..]` | the raw call; prints `ok VALUE` or `errno N` |
+//! | `notify TEXT` | sends TEXT to $NOTIFY_SOCKET |
+//! | `fork N` | N children that sleep; prints how many could be made |
+//! | `fds` | prints its open descriptors above 2 |
+//! | `eat MIB` | touches that much memory, then prints `ate` |
+
+use crate::sys;
+use std::env;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+/// Runs the words; the exit code.
+pub fn main(words: &[String]) -> i32 {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["syscall", number, args @ ..] => syscall(number, args),
+        ["notify", text] => notify(text),
+        ["fork", count] => fork(count.parse().unwrap_or(1)),
+        ["fds"] => fds(),
+        ["eat", mib] => eat(mib.parse().unwrap_or(1)),
+        _ => {
+            eprintln!("probe: what is {words:?}?");
+            64
+        }
+    }
+}
+
+fn syscall(number: &str, words: &[&str]) -> i32 {
+    let mut args = [0; 6];
+    for (slot, word) in args.iter_mut().zip(words) {
+        *slot = word.parse().unwrap_or(0);
+    }
+    match sys::raw(number.parse().unwrap_or(-1), args) {
+        Ok(value) => println!("ok {value}"),
+        Err(errno) => println!("errno {errno}"),
+    }
+    0
+}
+
+fn notify(text: &str) -> i32 {
+    let path = env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(text.as_bytes(), &path));
+    match sent {
+        Ok(_) => 0,
+        Err(error) => {
+            println!("send to {path}: {error}");
+            1
+        }
+    }
+}
+
+fn fork(count: usize) -> i32 {
+    let mut children = Vec::new();
+    for _ in 0..count {
+        match Command::new("/bin/sleep").arg("30").spawn() {
+            Ok(child) => children.push(child),
+            Err(_) => break,
+        }
+    }
+    println!("{}", children.len());
+    for mut child in children {
+        // Already gone is as good as killed.
+        child.kill().ok();
+        child.wait().ok();
+    }
+    0
+}
+
+fn fds() -> i32 {
+    let mut open: Vec<(i32, String)> = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+        let target = fs::read_link(entry.path()).map(|p| p.display().to_string()).unwrap_or_default();
+        let number = entry.file_name().to_string_lossy().parse().unwrap_or(-1);
+        // The listing's own descriptor shows up too.
+        if number > 2 && !target.starts_with("/proc/") {
+            open.push((number, target));
+        }
+    }
+    open.sort();
+    open.iter().for_each(|(number, target)| println!("{number} {target}"));
+    0
+}
+
+fn eat(mib: usize) -> i32 {
+    let mut all = Vec::new();
+    for _ in 0..mib {
+        let mut block = vec![1u8; 1 << 20];
+        block[0] = mib as u8;
+        all.push(block);
+    }
+    println!("ate {}", all.iter().map(|b| usize::from(b[4096])).sum::<usize>());
+    0
+}

@@ -1,0 +1,563 @@
+//! cgroups: limits read back from the kernel's files, where the cgroup is, and that it goes away.
+
+use hull_integration::{Bundle, Lab, Mode, Stop, TestResult, View, skip, tests, write_file};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const CRUN_V2: (&str, &str) = ("crun 1.8", "contract 5.3: a failed RLIMIT_MEMLOCK bump must not be fatal");
+
+tests! {
+    memory_limit,
+    memory_reservation,
+    memory_limit_of_minus_one_is_unlimited,
+    swap_limit,
+    swap_below_memory_is_refused.breaks_on(&[("crun 1.8", "a failed create leaves its cgroups")]),
+    cpu_shares,
+    cpu_quota_and_period,
+    cpu_zero_means_unset,
+    cpuset_cpus_and_mems,
+    cpuset_of_a_missing_cpu_names_it.breaks_on(&[("crun 1.8", "a failed create leaves its cgroups")]),
+    pids_limit.breaks_on(&[("crun 1.8", "contract 5.1: pids.limit -1 is max")]),
+    pids_limit_one_still_starts.breaks_on(&[("crun", "style 16: the limit must not bite the set-up"), ("runc 1.1", "style 16: the limit must not bite the set-up")]),
+    pids_limit_stops_forks,
+    hugetlb_limit,
+    blkio_weight_that_is_not_there_is_tolerated_when_zero,
+    unified_on_v1_is_refused.breaks_on(&[("crun", "contract 3.4: `invalid configuration`")]),
+    memory_hog_is_killed,
+    processes_are_in_the_cgroup_of_the_config,
+    cgroup_exists_when_create_returns,
+    cgroup_is_removed_on_delete,
+    cgroup_is_removed_after_run,
+    sub_cgroups_are_removed_on_delete,
+    processes_in_sub_cgroups_are_killed_by_delete.breaks_on(&[("crun 1.8", "contract 29: delete removes sub-cgroups")]),
+    relative_cgroups_path_works,
+    missing_cgroups_path_works,
+    a_cgroup_in_use_is_refused.breaks_on(&[("runc 1.1", "security 2c: second container on the same cgroupsPath"), ("crun", "security 2c")]),
+    a_frozen_cgroup_is_refused.breaks_on(&[("runc 1.1", "contract 30: container's cgroup unexpectedly frozen"), ("crun", "contract 30")]),
+    an_empty_cgroup_that_exists_is_used,
+    cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "security 2a: ../../x refused"), ("crun", "security 2a: ../../x refused")]),
+    freezer_file_follows_pause,
+    v2_container_runs_without_limits.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_kill_all_ends_everything.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_sub_cgroups_are_removed_on_delete.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_paused_container_is_deleted_by_force.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_hugetlb_limit.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_exec_joins_the_cgroup.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_unified_is_written.view(View::V2).breaks_on(&[CRUN_V2]),
+    v1_only_view_works.view(View::V1),
+    update_pids_limit.breaks_on(&[("crun 1.8", "contract 5.1: pids.limit -1 is max")]),
+    update_memory_by_flag_with_a_suffix.breaks_on(&[("crun 1.8", "contract 2.2: memory values take suffixes")]),
+    update_reads_resources_from_stdin,
+    update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "contract 2.2: memory values take suffixes")]),
+    update_below_usage_is_refused.breaks_on(&[("runc 1.1", "contract 3.4: rejecting memory limit"), ("crun", "contract 3.4: rejecting memory limit")]),
+    update_of_a_stopped_container_is_refused,
+    events_stats_prints_one_object.breaks_on(&[("crun", "contract 2.1: events")]),
+    exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "contract 2.2: exec --cgroup")]),
+    oom_kill_is_in_the_exit_code_of_a_detached_container,
+}
+
+const MIB: u64 = 1 << 20;
+
+fn with(lab: &Lab, resource: &str, value: Value) -> Bundle {
+    lab.bundle().set(&format!("/linux/resources/{resource}"), value).args(&["/bin/sleep", "100"])
+}
+
+/// The value of the kernel's file for a running container with this resource.
+fn read_back(lab: &Lab, b: &Bundle, v1: (&str, &str), v2: &str) -> Result<String, Stop> {
+    lab.needs_controller(if lab.host.mode == Mode::V2 { v2.split('.').next().unwrap_or(v2) } else { v1.0 })?;
+    lab.up(b);
+    lab.limit(&b.id, v1, v2)
+}
+
+fn memory_limit(lab: &Lab) -> TestResult {
+    let b = with(lab, "memory/limit", json!(64 * MIB));
+    let seen = read_back(lab, &b, ("memory", "memory.limit_in_bytes"), "memory.max")?;
+    assert_eq!(seen, (64 * MIB).to_string());
+    Ok(())
+}
+
+fn memory_reservation(lab: &Lab) -> TestResult {
+    let b = with(lab, "memory/reservation", json!(32 * MIB));
+    let seen = read_back(lab, &b, ("memory", "memory.soft_limit_in_bytes"), "memory.low")?;
+    assert_eq!(seen, (32 * MIB).to_string());
+    Ok(())
+}
+
+fn memory_limit_of_minus_one_is_unlimited(lab: &Lab) -> TestResult {
+    let b = with(lab, "memory/limit", json!(-1));
+    let seen = read_back(lab, &b, ("memory", "memory.limit_in_bytes"), "memory.max")?;
+    assert!(seen == "max" || seen.parse::<u64>()? > 1 << 60, "{seen}");
+    Ok(())
+}
+
+fn swap_limit(lab: &Lab) -> TestResult {
+    let memsw = lab.host.v1.iter().find(|(c, _)| c == "memory").map(|(_, at)| at.join("memory.memsw.limit_in_bytes"));
+    if lab.host.mode != Mode::V2 && !memsw.is_some_and(|f| f.exists()) {
+        return skip("no swap accounting");
+    }
+    let b = with(lab, "memory", json!({"limit": 64 * MIB, "swap": 96 * MIB}));
+    let seen = read_back(lab, &b, ("memory", "memory.memsw.limit_in_bytes"), "memory.swap.max")?;
+    let wanted = if lab.host.mode == Mode::V2 { 32 * MIB } else { 96 * MIB };
+    assert_eq!(seen, wanted.to_string());
+    Ok(())
+}
+
+fn swap_below_memory_is_refused(lab: &Lab) -> TestResult {
+    lab.needs_controller("memory")?;
+    let output = lab.create(&with(lab, "memory", json!({"limit": 64 * MIB, "swap": 32 * MIB})));
+    assert!(output.rc > 0, "{output}");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn cpu_shares(lab: &Lab) -> TestResult {
+    let b = with(lab, "cpu/shares", json!(1024));
+    let seen = read_back(lab, &b, ("cpu", "cpu.shares"), "cpu.weight")?;
+    let wanted: &[&str] = if lab.host.mode == Mode::V2 { &["100", "39"] } else { &["1024"] };
+    assert!(wanted.contains(&seen.as_str()), "{seen}");
+    if lab.host.mode == Mode::V2 && lab.is("hull") {
+        assert_eq!(seen, "100", "contract 5.1: the formula of 2025");
+    }
+    Ok(())
+}
+
+fn cpu_quota_and_period(lab: &Lab) -> TestResult {
+    let b = with(lab, "cpu", json!({"quota": 25000, "period": 50000}));
+    let seen = read_back(lab, &b, ("cpu", "cpu.cfs_quota_us"), "cpu.max")?;
+    if lab.host.mode == Mode::V2 {
+        assert_eq!(seen, "25000 50000");
+    } else {
+        assert_eq!(seen, "25000");
+        assert_eq!(lab.limit(&b.id, ("cpu", "cpu.cfs_period_us"), "cpu.max")?, "50000");
+    }
+    Ok(())
+}
+
+/// dockerd sends zeros for what was not asked.
+fn cpu_zero_means_unset(lab: &Lab) -> TestResult {
+    let b = with(lab, "cpu", json!({"shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": ""}));
+    let seen = read_back(lab, &b, ("cpu", "cpu.shares"), "cpu.weight")?;
+    assert_eq!(seen, if lab.host.mode == Mode::V2 { "100" } else { "1024" });
+    Ok(())
+}
+
+fn cpuset_cpus_and_mems(lab: &Lab) -> TestResult {
+    let b = with(lab, "cpu", json!({"cpus": "0", "mems": "0"}));
+    assert_eq!(read_back(lab, &b, ("cpuset", "cpuset.cpus"), "cpuset.cpus")?, "0");
+    assert_eq!(lab.limit(&b.id, ("cpuset", "cpuset.mems"), "cpuset.mems")?, "0");
+    let allowed = lab.inside(&b.id, "grep Cpus_allowed_list /proc/self/status");
+    assert!(allowed.ends_with("\t0"), "{allowed}");
+    Ok(())
+}
+
+fn cpuset_of_a_missing_cpu_names_it(lab: &Lab) -> TestResult {
+    lab.needs_controller("cpuset")?;
+    lab.create(&with(lab, "cpu/cpus", json!("4095"))).fails("cpu");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn pids_limit(lab: &Lab) -> TestResult {
+    let b = with(lab, "pids/limit", json!(77));
+    assert_eq!(read_back(lab, &b, ("pids", "pids.max"), "pids.max")?, "77");
+    let b = with(lab, "pids/limit", json!(-1));
+    assert_eq!(read_back(lab, &b, ("pids", "pids.max"), "pids.max")?, "max");
+    Ok(())
+}
+
+fn pids_limit_one_still_starts(lab: &Lab) -> TestResult {
+    let b = with(lab, "pids/limit", json!(1));
+    assert_eq!(read_back(lab, &b, ("pids", "pids.max"), "pids.max")?, "1");
+    Ok(())
+}
+
+fn pids_limit_stops_forks(lab: &Lab) -> TestResult {
+    lab.needs_controller("pids")?;
+    let b = lab.probe_bundle()?.set("/linux/resources/pids/limit", json!(20)).args(&["/bin/probe", "fork", "50"]);
+    let made: u32 = lab.printed(&b).parse()?;
+    assert!((10..20).contains(&made), "{made} children of 50");
+    Ok(())
+}
+
+/// A page size this kernel has, as the spec writes it.
+fn page_size() -> Option<String> {
+    let entry = fs::read_dir("/sys/kernel/mm/hugepages").ok()?.flatten().next()?;
+    let kb: u64 = entry.file_name().to_string_lossy().trim_start_matches("hugepages-").trim_end_matches("kB").parse().ok()?;
+    Some(if kb >= 1 << 20 { format!("{}GB", kb >> 20) } else { format!("{}MB", kb >> 10) })
+}
+
+fn hugetlb_limit(lab: &Lab) -> TestResult {
+    let Some(size) = page_size() else { return skip("the kernel has no huge pages") };
+    let b = with(lab, "hugepageLimits", json!([{"pageSize": size, "limit": 0}]));
+    let (one, two) = (format!("hugetlb.{size}.limit_in_bytes"), format!("hugetlb.{size}.max"));
+    assert_eq!(read_back(lab, &b, ("hugetlb", &one), &two)?, "0");
+    Ok(())
+}
+
+fn blkio_weight_that_is_not_there_is_tolerated_when_zero(lab: &Lab) -> TestResult {
+    lab.run(&lab.bundle().set("/linux/resources/blockIO", json!({"weight": 0}))).ok();
+    Ok(())
+}
+
+fn unified_on_v1_is_refused(lab: &Lab) -> TestResult {
+    lab.needs_v1()?;
+    lab.create(&with(lab, "unified", json!({"pids.max": "10"}))).fails("invalid configuration");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn hog(lab: &Lab) -> Result<Bundle, Stop> {
+    lab.needs_controller("memory")?;
+    let b = lab.probe_bundle()?.set("/linux/resources/memory", json!({"limit": 32 * MIB}));
+    Ok(b.args(&["/bin/probe", "eat", "200"]))
+}
+
+fn memory_hog_is_killed(lab: &Lab) -> TestResult {
+    lab.run(&hog(lab)?).rc(137);
+    Ok(())
+}
+
+fn oom_kill_is_in_the_exit_code_of_a_detached_container(lab: &Lab) -> TestResult {
+    let b = hog(lab)?;
+    lab.up(&b);
+    lab.wait_status(&b.id, "stopped");
+    lab.rt(&["delete", &b.id]).ok();
+    Ok(())
+}
+
+fn controllers(lab: &Lab) -> Vec<&'static str> {
+    let all = ["pids", "memory", "cpu", "devices", "freezer", "cpuset", "blkio"];
+    if lab.host.mode == Mode::V2 { vec!["pids"] } else { all.into_iter().filter(|c| lab.host.has_controller(c)).collect() }
+}
+
+fn dirs(lab: &Lab, b: &Bundle) -> Result<Vec<PathBuf>, Stop> {
+    let pid = lab.pid(&b.id);
+    controllers(lab).into_iter().map(|c| lab.cgroup_of(pid, c)).collect()
+}
+
+fn processes_are_in_the_cgroup_of_the_config(lab: &Lab) -> TestResult {
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    let wanted = lab.cgroups_path(&b.id);
+    for dir in dirs(lab, &b)? {
+        assert!(dir.to_string_lossy().contains(&wanted), "{} is not below {wanted}", dir.display());
+        let procs = fs::read_to_string(dir.join("cgroup.procs"))?;
+        assert!(procs.lines().any(|l| l == lab.pid(&b.id).to_string()), "{}: {procs}", dir.display());
+    }
+    Ok(())
+}
+
+fn cgroup_exists_when_create_returns(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    lab.create(&b).ok();
+    for dir in dirs(lab, &b)? {
+        assert!(dir.is_dir() && dir.to_string_lossy().contains(&lab.tag), "{}", dir.display());
+    }
+    Ok(())
+}
+
+fn cgroup_is_removed_on_delete(lab: &Lab) -> TestResult {
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    let before = dirs(lab, &b)?;
+    lab.delete(&b.id);
+    assert!(before.iter().all(|dir| !dir.exists()), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn cgroup_is_removed_after_run(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    lab.run(&b).ok();
+    let left: Vec<PathBuf> = lab.cgroups_left().into_iter().filter(|d| d.ends_with(&b.id)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+/// Cgroups made inside, by the container or by someone else.
+fn with_sub_cgroups(lab: &Lab) -> Result<(Bundle, Vec<PathBuf>), Stop> {
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    let mut made = Vec::new();
+    for dir in dirs(lab, &b)? {
+        fs::create_dir_all(dir.join("sub/deeper"))?;
+        made.push(dir);
+    }
+    Ok((b, made))
+}
+
+fn sub_cgroups_are_removed_on_delete(lab: &Lab) -> TestResult {
+    let (b, made) = with_sub_cgroups(lab)?;
+    lab.delete(&b.id);
+    assert!(made.iter().all(|dir| !dir.exists()), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn processes_in_sub_cgroups_are_killed_by_delete(lab: &Lab) -> TestResult {
+    let b = lab.bundle().without_namespace("pid").sh("sleep 300 & echo $!; wait");
+    let output = lab.up(&b);
+    lab.eventually("the child", || !output.text().is_empty());
+    let child = output.text();
+    let made = dirs(lab, &b)?;
+    for dir in &made {
+        fs::create_dir(dir.join("sub"))?;
+        // A v1 cpuset takes no process before it has cpus and mems.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(text) = fs::read_to_string(dir.join(file)) {
+                write_file(&dir.join("sub").join(file), text.trim())?;
+            }
+        }
+        write_file(&dir.join("sub/cgroup.procs"), &child)?;
+    }
+    lab.delete(&b.id);
+    assert!(made.iter().all(|dir| !dir.exists()), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn relative_cgroups_path_works(lab: &Lab) -> TestResult {
+    let name = format!("{}-relative", lab.tag);
+    let b = lab.bundle().set("/linux/cgroupsPath", json!(name)).args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    for dir in dirs(lab, &b)? {
+        assert!(dir.to_string_lossy().contains(&name), "{}", dir.display());
+    }
+    lab.delete(&b.id);
+    assert!(lab.cgroups_left().is_empty(), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn missing_cgroups_path_works(lab: &Lab) -> TestResult {
+    let b = lab.bundle().remove("/linux/cgroupsPath").args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    for dir in dirs(lab, &b)? {
+        assert!(dir.to_string_lossy().contains(&b.id), "{}", dir.display());
+    }
+    lab.delete(&b.id);
+    assert!(lab.cgroups_left().is_empty(), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn a_cgroup_in_use_is_refused(lab: &Lab) -> TestResult {
+    let first = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&first);
+    let second = lab.bundle().set("/linux/cgroupsPath", first.spec["linux"]["cgroupsPath"].clone());
+    lab.create(&second).fails("container's cgroup is not empty");
+    lab.delete(&second.id);
+    assert_eq!(lab.status(&first.id), "running", "the first one is untouched");
+    Ok(())
+}
+
+fn a_frozen_cgroup_is_refused(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    let path = lab.cgroups_path(&b.id);
+    let path = path.trim_start_matches('/');
+    let (dir, file, word) = match lab.host.mode {
+        Mode::V2 => (lab.host.v2.clone(), "cgroup.freeze", "1"),
+        _ => (lab.host.v1.iter().find(|(c, _)| c == "freezer").map(|(_, at)| at.clone()), "freezer.state", "FROZEN"),
+    };
+    let Some(dir) = dir.map(|d| d.join(path)) else { return skip("no freezer") };
+    fs::create_dir_all(&dir)?;
+    write_file(&dir.join(file), word)?;
+    let output = lab.launch("create", &b, &[]).spawn().wait_for(Duration::from_secs(10))?;
+    write_file(&dir.join(file), if word == "1" { "0" } else { "THAWED" })?;
+    // The cgroup was there before: who makes it removes it.
+    fs::remove_dir(&dir).ok();
+    output.fails("container's cgroup unexpectedly frozen");
+    Ok(())
+}
+
+fn an_empty_cgroup_that_exists_is_used(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    let path = lab.cgroups_path(&b.id);
+    for (_, mount) in lab.host.v1.iter().filter(|(c, _)| c == "pids" || c == "memory") {
+        fs::create_dir_all(mount.join(path.trim_start_matches('/')))?;
+    }
+    lab.run(&b).ok();
+    Ok(())
+}
+
+fn cgroups_path_with_dots_stays_below(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/linux/cgroupsPath", json!(format!("../../{}-dots", lab.tag)));
+    let output = lab.create(&b);
+    assert!(output.rc > 0, "{output}");
+    assert!(lab.cgroups_left().is_empty(), "{:?}", lab.cgroups_left());
+    Ok(())
+}
+
+fn freezer_file_follows_pause(lab: &Lab) -> TestResult {
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    let v1 = ("freezer", "freezer.state");
+    let dir = lab.cgroup_of(lab.pid(&b.id), "freezer")?;
+    let file = if lab.host.mode == Mode::V2 { dir.join("cgroup.freeze") } else { dir.join(v1.1) };
+    let read = || fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
+    lab.rt(&["pause", &b.id]).ok();
+    assert!(["1", "FROZEN"].contains(&read().as_str()), "{}", read());
+    lab.rt(&["resume", &b.id]).ok();
+    assert!(["0", "THAWED"].contains(&read().as_str()), "{}", read());
+    Ok(())
+}
+
+fn v2_container_runs_without_limits(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    assert_eq!(lab.printed(&lab.bundle().sh("echo fine")), "fine");
+    Ok(())
+}
+
+fn v2_kill_all_ends_everything(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = lab.bundle().without_namespace("pid").sh("sleep 300 & sleep 300 & echo up; wait");
+    let output = lab.up(&b);
+    lab.eventually("the children", || output.text() == "up");
+    lab.rt(&["kill", "--all", &b.id, "KILL"]).ok();
+    lab.wait_status(&b.id, "stopped");
+    lab.rt(&["delete", &b.id]).ok();
+    Ok(())
+}
+
+fn v2_sub_cgroups_are_removed_on_delete(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    sub_cgroups_are_removed_on_delete(lab)
+}
+
+fn v2_paused_container_is_deleted_by_force(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    lab.rt(&["pause", &b.id]).ok();
+    lab.delete(&b.id);
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn v2_hugetlb_limit(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    hugetlb_limit(lab)
+}
+
+fn v2_exec_joins_the_cgroup(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    let init = fs::read_to_string(format!("/proc/{}/cgroup", lab.pid(&b.id)))?;
+    let own = init.lines().find(|l| l.starts_with("0::")).unwrap_or_default();
+    let seen = lab.inside(&b.id, "grep ^0:: /proc/self/cgroup");
+    assert_eq!(seen, own);
+    Ok(())
+}
+
+fn v2_unified_is_written(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let Some(size) = page_size() else { return skip("the kernel has no huge pages") };
+    let file = format!("hugetlb.{size}.max");
+    lab.needs_controller("hugetlb")?;
+    let b = lab.bundle().edit(|spec| spec["linux"]["resources"]["unified"] = json!({&file: "0"}));
+    let b = b.args(&["/bin/sleep", "100"]);
+    assert_eq!(read_back(lab, &b, ("hugetlb", ""), &file)?, "0");
+    Ok(())
+}
+
+fn v1_only_view_works(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/linux/resources/pids/limit", json!(50)).args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, "50");
+    lab.rt(&["pause", &b.id]).ok();
+    lab.rt(&["resume", &b.id]).ok();
+    Ok(())
+}
+
+fn update_pids_limit(lab: &Lab) -> TestResult {
+    let b = with(lab, "pids/limit", json!(50));
+    assert_eq!(read_back(lab, &b, ("pids", "pids.max"), "pids.max")?, "50");
+    lab.rt(&["update", "--pids-limit", "60", &b.id]).ok();
+    assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, "60");
+    lab.rt(&["update", "--pids-limit=-1", &b.id]).ok();
+    assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, "max");
+    Ok(())
+}
+
+const MEMORY: ((&str, &str), &str) = (("memory", "memory.limit_in_bytes"), "memory.max");
+
+fn update_memory_by_flag_with_a_suffix(lab: &Lab) -> TestResult {
+    let b = with(lab, "memory/limit", json!(64 * MIB));
+    read_back(lab, &b, MEMORY.0, MEMORY.1)?;
+    lab.rt(&["update", "--memory", "48m", &b.id]).ok();
+    assert_eq!(lab.limit(&b.id, MEMORY.0, MEMORY.1)?, (48 * MIB).to_string());
+    Ok(())
+}
+
+fn update_reads_resources_from_stdin(lab: &Lab) -> TestResult {
+    let b = with(lab, "memory/limit", json!(64 * MIB));
+    read_back(lab, &b, MEMORY.0, MEMORY.1)?;
+    let resources = json!({"memory": {"limit": 96 * MIB}, "pids": {"limit": 33}});
+    lab.call(&["update", "--resources=-", &b.id]).stdin(resources.to_string()).go().ok();
+    assert_eq!(lab.limit(&b.id, MEMORY.0, MEMORY.1)?, (96 * MIB).to_string());
+    assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, "33");
+    Ok(())
+}
+
+fn update_keeps_what_is_not_named(lab: &Lab) -> TestResult {
+    let b = with(lab, "cpu/shares", json!(512)).set("/linux/resources/memory/limit", json!(64 * MIB));
+    let before = read_back(lab, &b, ("cpu", "cpu.shares"), "cpu.weight")?;
+    lab.rt(&["update", "--memory", "96m", &b.id]).ok();
+    assert_eq!(lab.limit(&b.id, ("cpu", "cpu.shares"), "cpu.weight")?, before);
+    Ok(())
+}
+
+fn update_below_usage_is_refused(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = with(lab, "memory/limit", json!(64 * MIB));
+    read_back(lab, &b, MEMORY.0, MEMORY.1)?;
+    let resources = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}});
+    let output = lab.call(&["update", "--resources=-", &b.id]).stdin(resources.to_string()).go();
+    output.fails("rejecting memory limit");
+    assert_eq!(lab.status(&b.id), "running");
+    Ok(())
+}
+
+fn update_of_a_stopped_container_is_refused(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    lab.up(&b);
+    lab.wait_status(&b.id, "stopped");
+    let output = lab.rt(&["update", "--pids-limit", "10", &b.id]);
+    // runc 1.1 updates the cgroup of a stopped container: a contract of none of the callers.
+    assert!(output.rc >= 0, "{output}");
+    Ok(())
+}
+
+fn events_stats_prints_one_object(lab: &Lab) -> TestResult {
+    let b = with(lab, "pids/limit", json!(50));
+    lab.up(&b);
+    let event: Value = serde_json::from_str(&lab.rt(&["events", "--stats", &b.id]).ok().out())?;
+    assert_eq!(event["type"], "stats");
+    assert_eq!(event["id"], json!(b.id));
+    for key in ["cpu", "memory", "pids"] {
+        assert!(event["data"].get(key).is_some(), "{key}: {event}");
+    }
+    if lab.host.has_controller("pids") {
+        assert_eq!(event["data"]["pids"]["current"], json!(1));
+        assert_eq!(event["data"]["pids"]["limit"], json!(50));
+    }
+    Ok(())
+}
+
+fn exec_in_a_sub_cgroup(lab: &Lab) -> TestResult {
+    lab.needs_controller("pids")?;
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    for dir in dirs(lab, &b)? {
+        fs::create_dir(dir.join("sub"))?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(text) = fs::read_to_string(dir.join(file)) {
+                write_file(&dir.join("sub").join(file), text.trim())?;
+            }
+        }
+    }
+    let word = if lab.host.mode == Mode::V2 { "sub".to_owned() } else { "pids:sub".to_owned() };
+    let output = lab.rt(&["exec", "--cgroup", &word, &b.id, "/bin/cat", "/proc/self/cgroup"]).ok();
+    assert!(output.text().contains("/sub"), "{output}");
+    let output = lab.rt(&["exec", "--cgroup", "no-such", &b.id, "/bin/true"]);
+    assert!(output.rc > 0, "{output}");
+    Ok(())
+}

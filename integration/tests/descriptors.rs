@@ -1,0 +1,132 @@
+//! Which file descriptors reach the container, and the sd_notify protocol.
+
+use hull_integration::console::receive;
+use hull_integration::{Lab, TestResult, tests};
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+tests! {
+    descriptors_of_the_caller_do_not_reach_the_container,
+    descriptors_of_the_caller_do_not_reach_an_exec,
+    preserve_fds_passes_that_many,
+    exec_preserve_fds_passes_that_many,
+    listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "contract 7.3: LISTEN_PID=1 with LISTEN_FDS")]),
+    listen_fds_and_preserve_fds_add_up,
+    init_of_a_created_container_holds_no_host_directory.breaks_on(&[("crun", "CVE-2024-21626 class: init holds what it inherits until exec")]),
+    notify_socket_gets_ready,
+    notify_ready_may_be_any_line_of_the_datagram.breaks_on(&[("runc 1.1", "contract 7.4: the first line that begins READY=")]),
+    notify_socket_of_the_host_is_not_in_the_environment.breaks_on(&[("crun 1.8", "contract 7.4: /run/notify")]),
+}
+
+fn descriptors_of_the_caller_do_not_reach_the_container(lab: &Lab) -> TestResult {
+    let b = lab.probe_bundle()?.args(&["/bin/probe", "fds"]);
+    let output = lab.launch("run", &b, &[]).redirect(lab, "3</etc 7</ 10</etc/hostname").go().ok();
+    assert_eq!(output.text(), "");
+    Ok(())
+}
+
+fn descriptors_of_the_caller_do_not_reach_an_exec(lab: &Lab) -> TestResult {
+    let b = lab.probe_bundle()?.waits();
+    lab.up(&b);
+    let output = lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
+    assert_eq!(output.text(), "");
+    Ok(())
+}
+
+fn two_files(lab: &Lab) -> Result<String, hull_integration::Stop> {
+    let (one, two) = (lab.dir.join("one"), lab.dir.join("two"));
+    fs::write(&one, "first")?;
+    fs::write(&two, "second")?;
+    Ok(format!("3<{} 4<{} 5</etc", one.display(), two.display()))
+}
+
+fn preserve_fds_passes_that_many(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("cat <&3; echo; cat <&4; echo; if test -e /proc/$$/fd/5; then echo leak; fi");
+    let words = two_files(lab)?;
+    let output = lab.launch("run", &b, &["--preserve-fds", "2"]).redirect(lab, &words).go().ok();
+    assert_eq!(output.text(), "first\nsecond");
+    Ok(())
+}
+
+fn exec_preserve_fds_passes_that_many(lab: &Lab) -> TestResult {
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    let words = two_files(lab)?;
+    let script = "cat <&3; if test -e /proc/$$/fd/4; then echo leak; fi";
+    let call = lab.call(&["exec", "--preserve-fds", "1", &b.id, "/bin/sh", "-c", script]);
+    assert_eq!(call.redirect(lab, &words).go().ok().text(), "first");
+    Ok(())
+}
+
+fn listen_fds_are_passed_with_their_variables(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("cat <&3; cat <&4; echo; echo $LISTEN_FDS $LISTEN_PID");
+    let words = two_files(lab)?;
+    let output = lab.launch("run", &b, &[]).redirect(lab, &words).env("LISTEN_FDS", "2").go().ok();
+    assert_eq!(output.text(), "firstsecond\n2 1");
+    Ok(())
+}
+
+fn listen_fds_and_preserve_fds_add_up(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("cat <&3; cat <&4; if test -e /proc/$$/fd/5; then echo leak; fi");
+    let words = two_files(lab)?;
+    let call = lab.launch("run", &b, &["--preserve-fds", "1"]).redirect(lab, &words).env("LISTEN_FDS", "1");
+    assert_eq!(call.go().ok().text(), "firstsecond");
+    Ok(())
+}
+
+/// While it waits for start, the container's init already is where a process of the container can look at it.
+fn init_of_a_created_container_holds_no_host_directory(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    lab.launch("create", &b, &[]).redirect(lab, "3</etc 9</").go().ok();
+    let pid = lab.pid(&b.id);
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let target = fs::read_link(entry?.path())?;
+        let is_host = target.is_dir() && !target.starts_with("/proc") && !target.starts_with(&lab.root);
+        assert!(!is_host || target == std::path::Path::new("/"), "init holds {}", target.display());
+        assert!(!target.starts_with("/etc"), "init holds {}", target.display());
+    }
+    Ok(())
+}
+
+fn notify_socket_gets_ready(lab: &Lab) -> TestResult {
+    ready_arrives(lab, "probe notify READY=1; sleep 0.3")
+}
+
+fn notify_ready_may_be_any_line_of_the_datagram(lab: &Lab) -> TestResult {
+    ready_arrives(lab, "probe notify \"$(printf 'STATUS=up\\nREADY=1\\n')\"; sleep 0.3")
+}
+
+fn ready_arrives(lab: &Lab, script: &str) -> TestResult {
+    let b = lab.probe_bundle()?.sh(script);
+    let path = lab.dir.join("notify.sock");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let running = lab.launch("run", &b, &[]).env("NOTIFY_SOCKET", &path).spawn();
+    let mut seen = Vec::new();
+    // crun sends no MAINPID.
+    let main_pid = |l: &String| l.starts_with("MAINPID=") || lab.is("crun");
+    while !(seen.iter().any(|l: &String| l == "READY=1") && seen.iter().any(main_pid)) {
+        // The descriptor of BARRIER=1 is closed here at once: that is the answer to it.
+        let (text, _fds) = receive(socket.as_fd()).map_err(|e| format!("{e:?} after {seen:?}"))?;
+        seen.extend(text.lines().map(String::from));
+    }
+    // Whatever comes after (the barrier) is answered by closing.
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    while receive(socket.as_fd()).is_ok() {}
+    running.wait_for(Duration::from_secs(20))?.ok();
+    Ok(())
+}
+
+fn notify_socket_of_the_host_is_not_in_the_environment(lab: &Lab) -> TestResult {
+    let b = lab.probe_bundle()?.sh("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && echo socket; probe notify READY=1");
+    let path = lab.dir.join("notify.sock");
+    let socket = UnixDatagram::bind(&path)?;
+    let call = lab.launch("run", &b, &["--detach"]).env("NOTIFY_SOCKET", &path).spawn();
+    lab.eventually("output", || call.printed().contains("socket"));
+    assert!(call.printed().starts_with("/run/notify"), "{}", call.printed());
+    drop(socket);
+    call.wait_for(Duration::from_secs(20))?;
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! Hooks: when, where, with what on stdin, and what a failing one does.
+
+use hull_integration::{Bundle, Lab, TestResult, tests};
+use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
+
+const POSTSTART: (&str, &str) = ("runc", "contract 7.7: runc runs poststart at the end of create");
+
+tests! {
+    hooks_run_in_the_order_of_the_spec.breaks_on(&[("crun 1.8", "runtime.md#lifecycle: poststart comes after startContainer"), POSTSTART]),
+    hooks_run_at_their_verbs.breaks_on(&[POSTSTART]),
+    hook_gets_the_state_on_stdin,
+    prestart_sees_the_status_created.breaks_on(&[("runc", "contract 7.7: runc says creating"), ("crun", "contract 7.7")]),
+    poststart_sees_the_status_running.breaks_on(&[POSTSTART, ("crun 1.8", "contract 7.7")]),
+    poststop_sees_the_status_stopped,
+    hook_gets_its_args_and_environment,
+    hook_without_environment_gets_none.breaks_on(&[("runc", "config.md#posix-platform-hooks: env has the semantics of environ"), ("crun", "config.md: env of the hook")]),
+    failing_prestart_hook_fails_create,
+    failing_create_runtime_hook_fails_create,
+    failing_create_container_hook_fails_create,
+    failing_start_container_hook_fails_start,
+    failing_hook_is_named_with_its_number.breaks_on(&[("runc 1.1", "contract 3.4: `error running <name> hook #N:`"), ("crun", "contract 3.4")]),
+    failing_hook_shows_its_stderr.breaks_on(&[("crun", "callers 5: no stderr of the hook")]),
+    failing_poststart_hook_is_a_warning.breaks_on(&[("runc", "contract 7.7: a failing poststart hook is a warning"), ("crun", "contract 7.7")]),
+    failing_poststop_hook_is_a_warning.breaks_on(&[("runc 1.5", "contract 7.7: a failing poststop hook is a warning")]),
+    a_hook_that_is_missing_fails_create,
+    hook_timeout_ends_the_hook,
+    hooks_after_a_failing_one_do_not_run,
+    prestart_hook_runs_in_the_namespaces_of_the_runtime,
+    create_runtime_hook_sees_the_network_namespace_before_pivot,
+    create_container_hook_runs_in_the_mount_namespace,
+    start_container_hook_runs_inside_the_root,
+    poststop_runs_once_at_delete,
+    poststop_runs_when_create_fails.breaks_on(&[("crun", "runtime.md#lifecycle: poststop hooks after a failed create")]),
+    a_relative_hook_path_is_refused.breaks_on(&[("runc 1.1", "config.md: path MUST be absolute"), ("crun", "config.md: path MUST be absolute")]),
+}
+
+/// A hook of the host: a shell script.
+fn script(lab: &Lab, text: &str) -> Value {
+    json!({"path": lab.busybox(), "args": ["busybox", "sh", "-c", text], "env": ["PATH=/bin:/usr/bin"]})
+}
+
+fn hook(lab: &Lab, b: Bundle, kind: &str, text: &str) -> Bundle {
+    b.push(&format!("/hooks/{kind}"), script(lab, text))
+}
+
+/// Every kind appends its name to one file; startContainer does it inside.
+fn with_all(lab: &Lab) -> (Bundle, std::path::PathBuf) {
+    let order = lab.dir.join("order");
+    fs::write(&order, "").expect("write the order file");
+    let mut b = lab.bundle().mount("bind", &order, "/order", &["bind", "rw"]);
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        b = hook(lab, b, kind, &format!("echo {kind} >> {}", order.display()));
+    }
+    let inside = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo startContainer >> /order"]});
+    (b.push("/hooks/startContainer", inside).sh("echo process >> /order; sleep 100"), order)
+}
+
+fn hooks_run_in_the_order_of_the_spec(lab: &Lab) -> TestResult {
+    let (b, order) = with_all(lab);
+    lab.create(&b).ok();
+    lab.start(&b.id).ok();
+    let read = || fs::read_to_string(&order).unwrap_or_default();
+    lab.eventually("the process", || read().contains("process") && read().contains("poststart"));
+    lab.delete(&b.id);
+    let text = read();
+    let mut seen: Vec<&str> = text.lines().collect();
+    // The process runs beside poststart: their order is open.
+    seen.retain(|l| *l != "process");
+    let wanted = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    assert_eq!(seen, wanted);
+    Ok(())
+}
+
+fn hooks_run_at_their_verbs(lab: &Lab) -> TestResult {
+    let (b, order) = with_all(lab);
+    let read = || fs::read_to_string(&order).unwrap_or_default();
+    lab.create(&b).ok();
+    assert_eq!(read(), "prestart\ncreateRuntime\ncreateContainer\n");
+    lab.start(&b.id).ok();
+    assert!(read().contains("startContainer\n") && read().contains("poststart\n"), "{}", read());
+    assert!(!read().contains("poststop"));
+    lab.delete(&b.id);
+    assert!(read().ends_with("poststop\n"), "{}", read());
+    Ok(())
+}
+
+fn state_of(lab: &Lab, kind: &str) -> Result<(Bundle, Value), hull_integration::Stop> {
+    let file = lab.dir.join("hook-state");
+    let b = hook(lab, lab.bundle(), kind, &format!("cat > {}", file.display()));
+    lab.create(&b).ok();
+    lab.start(&b.id).ok();
+    lab.wait_status(&b.id, "stopped");
+    lab.delete(&b.id);
+    let state = serde_json::from_str(&fs::read_to_string(file)?)?;
+    Ok((b, state))
+}
+
+fn hook_gets_the_state_on_stdin(lab: &Lab) -> TestResult {
+    let (b, state) = state_of(lab, "createRuntime")?;
+    assert_eq!(state["id"], json!(b.id));
+    assert_eq!(state["bundle"], json!(b.dir));
+    assert!(state["pid"].as_i64().is_some_and(|pid| pid > 1), "{state}");
+    assert!(state["ociVersion"].is_string(), "{state}");
+    Ok(())
+}
+
+fn prestart_sees_the_status_created(lab: &Lab) -> TestResult {
+    assert_eq!(state_of(lab, "prestart")?.1["status"], "created");
+    Ok(())
+}
+
+fn poststart_sees_the_status_running(lab: &Lab) -> TestResult {
+    assert_eq!(state_of(lab, "poststart")?.1["status"], "running");
+    Ok(())
+}
+
+fn poststop_sees_the_status_stopped(lab: &Lab) -> TestResult {
+    assert_eq!(state_of(lab, "poststop")?.1["status"], "stopped");
+    Ok(())
+}
+
+fn hook_gets_its_args_and_environment(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("out");
+    let text = format!("echo \"$0,$1,$MINE\" > {}", file.display());
+    let entry = json!({"path": lab.busybox(), "args": ["sh", "-c", text, "zero", "one"], "env": ["MINE=my value"]});
+    lab.run(&lab.bundle().push("/hooks/createRuntime", entry)).ok();
+    assert_eq!(fs::read_to_string(file)?, "zero,one,my value\n");
+    Ok(())
+}
+
+fn hook_without_environment_gets_none(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("out");
+    let text = format!("cat /proc/self/environ > {}", file.display());
+    let entry = json!({"path": lab.busybox(), "args": ["sh", "-c", text]});
+    let b = lab.bundle().push("/hooks/createRuntime", entry);
+    lab.launch("run", &b, &[]).env("OF_THE_CALLER", "1").go().ok();
+    let seen = fs::read_to_string(file)?;
+    assert!(!seen.contains("OF_THE_CALLER"), "{seen}");
+    Ok(())
+}
+
+fn create_fails(lab: &Lab, kind: &str) -> TestResult {
+    let b = hook(lab, lab.bundle(), kind, "exit 3");
+    let output = lab.create(&b);
+    assert!(output.rc > 0, "{output}");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn failing_prestart_hook_fails_create(lab: &Lab) -> TestResult {
+    create_fails(lab, "prestart")
+}
+
+fn failing_create_runtime_hook_fails_create(lab: &Lab) -> TestResult {
+    create_fails(lab, "createRuntime")
+}
+
+fn failing_create_container_hook_fails_create(lab: &Lab) -> TestResult {
+    create_fails(lab, "createContainer")
+}
+
+fn failing_start_container_hook_fails_start(lab: &Lab) -> TestResult {
+    let entry = json!({"path": "/bin/false", "args": ["false"]});
+    let b = lab.bundle().push("/hooks/startContainer", entry).sh("echo ran > /ran");
+    lab.create(&b).ok();
+    // runc's start returns before the hook has run; the process must not run in any case.
+    let output = lab.start(&b.id);
+    assert!(output.rc != 0 || !lab.is("hull"), "{output}");
+    lab.eventually("the end", || lab.status(&b.id) == "stopped");
+    assert_eq!(b.read("/ran"), "");
+    Ok(())
+}
+
+fn failing_hook_is_named_with_its_number(lab: &Lab) -> TestResult {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let b = hook(lab, hook(lab, lab.bundle(), kind, "true"), kind, "exit 3");
+        lab.create(&b).fails(&format!("error running {kind} hook #1:"));
+    }
+    Ok(())
+}
+
+fn failing_hook_shows_its_stderr(lab: &Lab) -> TestResult {
+    let b = hook(lab, lab.bundle(), "createRuntime", "echo my-complaint >&2; exit 3");
+    lab.create(&b).fails("my-complaint");
+    Ok(())
+}
+
+fn failing_poststart_hook_is_a_warning(lab: &Lab) -> TestResult {
+    let b = hook(lab, lab.bundle(), "poststart", "exit 3").waits();
+    lab.create(&b).ok();
+    lab.start(&b.id).ok();
+    assert_eq!(lab.status(&b.id), "running");
+    Ok(())
+}
+
+fn failing_poststop_hook_is_a_warning(lab: &Lab) -> TestResult {
+    let b = hook(lab, lab.bundle(), "poststop", "exit 3");
+    lab.create(&b).ok();
+    lab.rt(&["delete", "--force", &b.id]).ok();
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn a_hook_that_is_missing_fails_create(lab: &Lab) -> TestResult {
+    let b = lab.bundle().push("/hooks/createRuntime", json!({"path": "/no/such/hook"}));
+    lab.create(&b).fails("/no/such/hook");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn hook_timeout_ends_the_hook(lab: &Lab) -> TestResult {
+    let mut entry = script(lab, "exec sleep 50");
+    entry["timeout"] = json!(1);
+    let output = lab.create(&lab.bundle().push("/hooks/createRuntime", entry));
+    assert!(output.rc > 0, "{output}");
+    assert!(output.took < Duration::from_secs(10), "{output}");
+    assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn hooks_after_a_failing_one_do_not_run(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("ran");
+    let b = hook(lab, lab.bundle(), "createRuntime", "exit 3");
+    let b = hook(lab, b, "createRuntime", &format!("touch {}", file.display()));
+    assert!(lab.create(&b).rc > 0);
+    assert!(!file.exists());
+    Ok(())
+}
+
+fn prestart_hook_runs_in_the_namespaces_of_the_runtime(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("out");
+    let b = hook(lab, lab.bundle(), "prestart", &format!("(readlink /proc/self/ns/mnt; readlink /proc/self/ns/net) > {}", file.display()));
+    lab.run(&b).ok();
+    let wanted = ["mnt", "net"].map(|n| fs::read_link(format!("/proc/self/ns/{n}")).map(|p| p.display().to_string()));
+    let wanted: Result<Vec<String>, _> = wanted.into_iter().collect();
+    assert_eq!(fs::read_to_string(file)?.lines().collect::<Vec<_>>(), wanted?);
+    Ok(())
+}
+
+/// What docker's libnetwork-setkey relies on.
+fn create_runtime_hook_sees_the_network_namespace_before_pivot(lab: &Lab) -> TestResult {
+    for kind in ["prestart", "createRuntime"] {
+        let (net, root) = (lab.dir.join(format!("{kind}-net")), lab.dir.join(format!("{kind}-root")));
+        let text = format!(
+            "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net > {}; ls -d /proc/$pid/root{} > {}",
+            net.display(),
+            lab.dir.display(),
+            root.display()
+        );
+        lab.run(&hook(lab, lab.bundle(), kind, &text)).ok();
+        let seen = fs::read_to_string(&net)?;
+        let host = fs::read_link("/proc/self/ns/net")?.display().to_string();
+        assert!(seen.starts_with("net:[") && seen.trim() != host, "{kind}: {seen:?}");
+        assert!(!fs::read_to_string(&root)?.is_empty(), "{kind}: the root was already changed");
+    }
+    Ok(())
+}
+
+fn create_container_hook_runs_in_the_mount_namespace(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("out");
+    let b = hook(lab, lab.bundle(), "createContainer", &format!("readlink /proc/self/ns/mnt > {}", file.display()));
+    lab.run(&b).ok();
+    let seen = fs::read_to_string(file)?;
+    let host = fs::read_link("/proc/self/ns/mnt")?.display().to_string();
+    assert!(seen.starts_with("mnt:[") && seen.trim() != host, "{seen}");
+    Ok(())
+}
+
+fn start_container_hook_runs_inside_the_root(lab: &Lab) -> TestResult {
+    let entry = json!({"path": "/bin/sh", "args": ["sh", "-c", "hostname > /by-the-hook"], "env": ["PATH=/bin"]});
+    let b = lab.bundle().push("/hooks/startContainer", entry).args(&["/bin/cat", "/by-the-hook"]);
+    assert_eq!(lab.printed(&b), "box");
+    Ok(())
+}
+
+fn poststop_runs_once_at_delete(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("count");
+    let b = hook(lab, lab.bundle(), "poststop", &format!("echo once >> {}", file.display()));
+    lab.up(&b);
+    lab.wait_status(&b.id, "stopped");
+    assert!(!file.exists());
+    lab.rt(&["delete", &b.id]).ok();
+    assert_eq!(fs::read_to_string(file)?, "once\n");
+    Ok(())
+}
+
+fn poststop_runs_when_create_fails(lab: &Lab) -> TestResult {
+    let file = lab.dir.join("count");
+    let b = hook(lab, lab.bundle(), "createRuntime", "exit 1");
+    let b = hook(lab, b, "poststop", &format!("echo once >> {}", file.display()));
+    assert!(lab.create(&b).rc > 0);
+    assert_eq!(fs::read_to_string(file).unwrap_or_default(), "once\n");
+    Ok(())
+}
+
+fn a_relative_hook_path_is_refused(lab: &Lab) -> TestResult {
+    let b = lab.bundle().push("/hooks/createRuntime", json!({"path": "bin/true"}));
+    let output = lab.create(&b);
+    assert!(output.rc > 0, "{output}");
+    Ok(())
+}

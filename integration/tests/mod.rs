@@ -1,0 +1,56 @@
+//! The tests, one file for each area. To add one: write a function named after the behaviour and put its name in
+//! the table at the top of the file.
+
+mod cgroups;
+mod descriptors;
+mod devices;
+mod exec;
+mod exit_codes;
+mod hooks;
+mod leftovers;
+mod lifecycle;
+mod listing;
+mod logging;
+mod messages;
+mod mounts;
+mod namespaces;
+mod paths;
+mod pausing;
+mod process;
+mod samples;
+mod seccomp;
+mod security;
+mod terminals;
+mod verbs;
+
+use hull_integration::Test;
+
+/// Every test, in the order of the files.
+pub(crate) fn all() -> Vec<&'static Test> {
+    [
+        lifecycle::TESTS,
+        listing::TESTS,
+        pausing::TESTS,
+        exec::TESTS,
+        exit_codes::TESTS,
+        verbs::TESTS,
+        logging::TESTS,
+        terminals::TESTS,
+        descriptors::TESTS,
+        namespaces::TESTS,
+        mounts::TESTS,
+        devices::TESTS,
+        paths::TESTS,
+        process::TESTS,
+        seccomp::TESTS,
+        hooks::TESTS,
+        cgroups::TESTS,
+        messages::TESTS,
+        security::TESTS,
+        samples::TESTS,
+        leftovers::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,151 @@
+//! Makes this process the one of a plan: who it is, what it may do, what it is held to. In the order that
+//! `launch` calls it, since each step takes a right away that an earlier one needed.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::cred::{self, Caps};
+use hull_sys::open::{self, How};
+use hull_sys::{Errno, fs, limits};
+
+use super::{At, Call, Failure};
+use crate::plan::caps::{SYS_ADMIN, SYS_RESOURCE};
+use crate::plan::process::{CapsPlan, ProcessPlan};
+
+/// A procfs of the host, to be opened while the host's tree can still be reached.
+pub struct Proc(OwnedFd);
+
+impl Proc {
+    /// Opens `/proc` and checks that it is one.
+    pub fn open() -> Result<Self, Failure> {
+        let fd = open::on_host(None, c"/proc", How::DIRECTORY).at(Call::OpenSource)?;
+        if fs::magic_of(fd.as_fd()).at(Call::OpenSource)? != fs::magic::PROC {
+            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
+        }
+        Ok(Self(fd))
+    }
+
+    /// The number of this process in the pid namespace of this procfs.
+    pub fn own_pid(&self) -> Result<String, Failure> {
+        let link = fs::read_link(self.0.as_fd(), c"self").at(Call::OpenSource)?;
+        link.into_string().map_err(|_not_text| Failure::new(Call::OpenSource, Errno::EINVAL))
+    }
+
+    /// Writes `text` to the file `path` below it.
+    pub fn write(&self, path: &CStr, text: &[u8]) -> Result<(), Failure> {
+        let file = open::in_proc(self.0.as_fd(), path, How::WRITE).at(Call::OpenTarget)?;
+        fs::write_once(file.as_fd(), text).at(Call::Write)
+    }
+
+    /// Writes `text` to a file of this process.
+    fn write_own(&self, name: &str, text: &[u8]) -> Result<(), Failure> {
+        let path = CString::new(format!("{}/{name}", self.own_pid()?));
+        self.write(&path.map_err(|_nul| Failure::new(Call::OpenTarget, Errno::EINVAL))?, text)
+    }
+}
+
+/// Asks the security modules for the labels the program gets at `execve`.
+pub fn set_labels(process: &ProcessPlan, proc: &Proc) -> Result<(), Failure> {
+    if let Some(profile) = &process.apparmor {
+        let text = [b"exec ".as_slice(), profile.to_bytes()].concat();
+        match proc.write_own("attr/apparmor/exec", &text) {
+            // Linux before 5.8 has the one file for all modules.
+            Err(Failure { call: Call::OpenTarget, .. }) => proc.write_own("attr/exec", &text)?,
+            other => other?,
+        }
+    }
+    match &process.selinux {
+        Some(label) => proc.write_own("attr/exec", label.to_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// Scheduling policy and I/O priority.
+pub fn set_scheduling(process: &ProcessPlan) -> Result<(), Failure> {
+    if let Some(scheduler) = process.scheduler {
+        limits::set_scheduler(scheduler).at(Call::Only)?;
+    }
+    process.io_priority.map_or(Ok(()), |value| limits::set_io_priority(value).at(Call::Only))
+}
+
+/// Makes stdin, stdout and stderr the user's own, so that it can open them again by /dev/stdout. Refusals
+/// are no matter: what cannot be given away can still be used.
+pub fn own_stdio(uid: u32) -> Result<(), Failure> {
+    let null = fs::device(1, 3);
+    for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let Ok(stat) = fs::stat(fd) else { continue };
+        if stat.uid == uid || stat.kind() == libc::S_IFCHR && stat.rdev == null {
+            continue;
+        }
+        match fs::chown_fd(fd, uid, stat.gid) {
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS) => {}
+            Err(errno) => return Err(Failure::new(Call::Chown, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Sets the groups; a user namespace that denies `setgroups` is no matter when there are none to set.
+pub fn set_groups(process: &ProcessPlan) -> Result<(), Failure> {
+    match &process.groups {
+        None => Ok(()),
+        Some(groups) => match cred::set_groups(groups) {
+            Err(Errno::EPERM) if groups.is_empty() => Ok(()),
+            other => other.at(Call::Only),
+        },
+    }
+}
+
+/// Sets user and group id, keeping the permitted capabilities.
+pub fn set_user(process: &ProcessPlan) -> Result<(), Failure> {
+    cred::keep_caps().at(Call::Only)?;
+    cred::set_gid(process.gid).at(Call::Only)?;
+    cred::set_uid(process.uid).at(Call::Only)
+}
+
+/// Takes the bounding set down to the plan's.
+pub fn drop_bounding(caps: &CapsPlan, last: u8) -> Result<(), Failure> {
+    (0..=last)
+        .filter(|number| caps.bounding >> number & 1 == 0)
+        .try_for_each(cred::drop_bounding)
+        .at(Call::Only)
+}
+
+/// Sets the capability sets but for what the last steps need: loading a filter without
+/// `no_new_privs`, and raising a limit.
+pub fn set_caps_but_last(caps: &CapsPlan) -> Result<(), Failure> {
+    let now = cred::caps().at(Call::Only)?;
+    let keep = now.permitted & (1 << SYS_ADMIN | 1 << SYS_RESOURCE);
+    cred::set_caps(Caps {
+        effective: caps.sets.effective | keep,
+        permitted: caps.sets.permitted | keep,
+        inheritable: caps.sets.inheritable,
+    })
+    .at(Call::Only)?;
+    cred::clear_ambient().at(Call::Only)?;
+    (0..64).filter(|number| caps.ambient >> number & 1 == 1).try_for_each(cred::raise_ambient).at(Call::Only)
+}
+
+/// The first of the candidates that can be executed by this process. The answer of the last one that is
+/// there but cannot be executed comes before "not found".
+pub fn look_up(candidates: &[CString]) -> Result<&CStr, Failure> {
+    let mut worst = Failure::new(Call::OpenSource, Errno::ENOENT);
+    for candidate in candidates {
+        match fs::stat_host(candidate) {
+            Ok(stat) if stat.is_dir() => worst = Failure::new(Call::Execute, Errno::EISDIR),
+            Ok(_) => match hull_sys::exec::may_execute(candidate) {
+                Ok(()) => return Ok(candidate),
+                Err(errno) => worst = Failure::new(Call::Execute, errno),
+            },
+            Err(Errno::ENOENT | Errno::ENOTDIR) if candidates.len() > 1 => {}
+            Err(errno) => worst = Failure::new(Call::OpenSource, errno),
+        }
+    }
+    Err(worst)
+}
+
+/// Enters the working directory, by the container's own view of it.
+pub fn enter(root: BorrowedFd<'_>, cwd: &CStr) -> Result<(), Failure> {
+    let dir = open::in_root(root, cwd, How::DIRECTORY).at(Call::OpenTarget)?;
+    fs::enter_dir(dir.as_fd()).at(Call::Only)
+}

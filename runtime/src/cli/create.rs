@@ -1,0 +1,44 @@
+//! `hull create`: makes a container that waits for `start`.
+
+use super::flags::{Flag, Parsed, Verb};
+use super::{Global, bundle, container};
+use crate::error::Result;
+use crate::launch::report::check_passed_fds;
+
+pub(super) const VERB: Verb = Verb {
+    name: "create",
+    arguments: "ID",
+    count: (1, 1),
+    about: "make a container that waits for start",
+    flags: FLAGS,
+    trailing: false,
+};
+
+const FLAGS: &[Flag] = &[
+    bundle::BUNDLE,
+    bundle::CONFIG,
+    Flag::value("console-socket", "PATH", "send the container's terminal to this socket"),
+    Flag::value("pidfd-socket", "PATH", "send a pidfd of the container's init to this socket"),
+    Flag::value("pid-file", "FILE", "write the number of the container's init there"),
+    Flag::switch("no-pivot", "move the root instead of pivot_root: for an initramfs"),
+    Flag::switch("no-new-keyring", "keep the caller's session keyring"),
+    Flag::value("preserve-fds", "N", "pass N more descriptors on, after those of LISTEN_FDS"),
+    Flag::switch("no-subreaper", "accepted, without effect").hidden(),
+    Flag::switch("detach", "accepted: create always detaches").short('d').hidden(),
+];
+
+pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
+    let id = super::id(parsed)?;
+    let mut request = bundle::request(global, parsed, id.as_str())?;
+    check_passed_fds(request.listen_fds + request.preserve_fds)?;
+    request.notify_dir = bundle::notify_dir(global, &id);
+    let planned = bundle::plan(global, parsed, request)?;
+    let terminal = planned.plan.process.terminal.is_some();
+    let console = container::console_socket(parsed.value("console-socket"), terminal, true)
+        .map_err(|error| planned.source.point(error))?;
+    let state = global.root.reserve(&id)?;
+    let made = container::make(global, &planned, &id, console, container::Starter::Later, state)?;
+    container::announce(parsed, made)?;
+    global.log.warnings(&planned.warnings);
+    Ok(0)
+}

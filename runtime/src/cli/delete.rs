@@ -1,0 +1,144 @@
+//! `hull delete`: removes a container and all that hull made for it. Its answer 0 means that nothing is
+//! left.
+
+use std::time::{Duration, Instant};
+
+use super::flags::{Flag, Parsed, Verb};
+use super::{Global, start};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result, Warning};
+use crate::spec::ContainerId;
+use crate::spec::state::Status;
+use crate::state::{Locked, Phase, Record};
+
+pub(super) const VERB: Verb = Verb {
+    name: "delete",
+    arguments: "ID",
+    count: (1, 1),
+    about: "remove a container and all that was made for it",
+    flags: FLAGS,
+    trailing: false,
+};
+
+const FLAGS: &[Flag] =
+    &[Flag::switch("force", "kill what still runs; a container that does not exist is no error").short('f')];
+
+/// How long a killed process may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
+    let force = parsed.has("force");
+    let id = match super::id(parsed) {
+        Err(error) if force && parsed.argument(0).is_empty() => return Err(error),
+        other => other?,
+    };
+    let state = match global.root.open(&id).and_then(crate::state::StateDir::lock) {
+        Err(error) if force && error.code == "container-missing" => return Ok(0),
+        other => other?,
+    };
+    let record = match state.dir().load() {
+        Ok(record) => record,
+        Err(error) if force && error.code == "container-missing" => return Ok(0),
+        // Its create was killed before it had made anything.
+        Err(error) if force && error.code == "state-missing" => return state.remove().map(|()| 0),
+        Err(error) if force && error.code == "state-corrupt" => {
+            return sweep(global, state, &id, error).map(|()| 0);
+        }
+        Err(error) => return Err(error),
+    };
+    let status = state.dir().status(&record);
+    match status {
+        Status::Stopped | Status::Creating | Status::Created => {}
+        Status::Running | Status::Paused if force => {}
+        other @ (Status::Running | Status::Paused) => {
+            return Err(Error::new(
+                "container-running",
+                format!("cannot delete container {id} that is not stopped: {other}"),
+            )
+            .hint(format!("hull kill {id} KILL, or hull delete --force {id}")));
+        }
+    }
+    if record.phase == Phase::Creating && is_shared_with_another(global, &id, &record) {
+        // Its create was killed before it could see that the cgroup is another container's.
+        state.remove()?;
+        return Ok(0);
+    }
+    destroy(state, &record)?;
+    global.log.warnings(&poststop(id.as_str(), &record));
+    Ok(0)
+}
+
+/// Kills what is left of a container, removes its cgroup and then its record. In this order: while
+/// anything is left, the record is.
+///
+/// # Errors
+/// What is left, and why.
+pub(super) fn destroy(state: Locked, record: &Record) -> Result<()> {
+    if let Some(init) = record.init {
+        // One that is gone already cannot be killed.
+        let _killed = init.signal(libc::SIGKILL).is_ok();
+    }
+    let cgroup = Cgroup::open(&record.cgroup)?;
+    cgroup.kill()?;
+    await_end(record)?;
+    cgroup.delete()?;
+    state.remove()
+}
+
+/// Waits for the end of init: it may be outside of any cgroup.
+fn await_end(record: &Record) -> Result<()> {
+    let Some(init) = record.init else { return Ok(()) };
+    let Ok(handle) = init.open() else { return Ok(()) };
+    let deadline = Instant::now() + PATIENCE;
+    while init.is_alive() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new("init-survives", format!("process {} does not end", init.pid))
+                .hint(format!("cat /proc/{}/stack shows what it waits for in the kernel", init.pid)));
+        }
+        let watched =
+            [hull_sys::signal::Interest { fd: std::os::fd::AsFd::as_fd(&handle), events: libc::POLLIN }];
+        let timeout_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // However the wait ends, the loop looks again.
+        let _waited = hull_sys::signal::poll(watched, timeout_ms).is_ok();
+    }
+    Ok(())
+}
+
+/// Runs the poststop hooks; one that fails is a warning (`runtime.md`).
+pub(super) fn poststop(id: &str, record: &Record) -> Vec<Warning> {
+    start::run_late_hooks("poststop", &record.poststop, id, record, Status::Stopped)
+}
+
+/// Whether a cgroup in this record is that of another container in the same root.
+fn is_shared_with_another(global: &Global, id: &ContainerId, record: &Record) -> bool {
+    let others = global.root.ids().ok().flatten().unwrap_or_default();
+    others.iter().filter(|other| *other != id).any(|other| {
+        let theirs = global.root.open(other).and_then(|dir| dir.load());
+        theirs.is_ok_and(|theirs| {
+            theirs.phase == Phase::Created
+                && theirs.cgroup.dirs.iter().any(|dir| {
+                    record.cgroup.dirs.iter().any(|own| own.mount == dir.mount && own.path == dir.path)
+                })
+        })
+    })
+}
+
+/// Ends a container whose record cannot be read: what of it can still be made out is killed and removed,
+/// and it is only said to be gone when that was enough to tell.
+fn sweep(global: &Global, state: Locked, id: &ContainerId, corrupt: Error) -> Result<()> {
+    let facts = crate::host::cgroup::probe()?;
+    let found = crate::cgroup::find(&facts, id.as_str());
+    if found.dirs.is_empty() {
+        let message = format!("{}; and no cgroup of that name was found", corrupt.message);
+        let left = Error::new(corrupt.code, message);
+        return Err(
+            left.hint(format!("look for its processes, then remove {}", state.dir().path().display()))
+        );
+    }
+    global.log.debug("the record is unreadable: going by the cgroup's name");
+    let cgroup = Cgroup::open(&found)?;
+    cgroup.kill()?;
+    cgroup.delete()?;
+    state.remove()
+}

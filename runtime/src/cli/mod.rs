@@ -1,0 +1,269 @@
+//! The command line: global flags, the verbs, and what becomes of an error. Each verb has a file of its own
+//! that reads from top to bottom and calls down once a line: load, plan, execute, save.
+
+pub mod flags;
+pub mod log;
+
+mod bundle;
+mod container;
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod plan;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use flags::{Flag, Parsed, Verb};
+use hull_sys::exec::Strings;
+use log::Log;
+
+use crate::error::{Error, Result, Warning};
+use crate::plan::cgroup::Driver;
+use crate::spec::ContainerId;
+use crate::state::StateRoot;
+
+/// Exit code of a command that does not exist.
+const UNKNOWN_COMMAND: i32 = 3;
+/// Exit code of every error but those of `exec`.
+pub(crate) const FAILED: i32 = 1;
+
+/// What a verb does; it answers the exit code.
+type Act = fn(&Global, &Parsed) -> Result<i32>;
+/// A verb and what it does.
+type Entry = (&'static Verb, Act);
+
+/// The verbs, in the order `--help` shows them.
+const VERBS: &[Entry] = &[
+    (&create::VERB, create::run),
+    (&start::VERB, start::run),
+    (&run::VERB, run::run),
+    (&exec::VERB, exec::run),
+    (&state::VERB, state::run),
+    (&list::VERB, list::run),
+    (&ps::VERB, ps::run),
+    (&kill::VERB, kill::run),
+    (&pause::PAUSE, pause::pause),
+    (&pause::RESUME, pause::resume),
+    (&delete::VERB, delete::run),
+    (&spec::VERB, spec::run),
+    (&plan::VERB, plan::run),
+    (&features::VERB, features::run),
+];
+
+/// Verbs that a later version will have.
+const LATER: &[&str] = &["update", "events", "checkpoint", "restore", "mounts"];
+
+/// Flags before the verb.
+pub(crate) const GLOBAL: &[Flag] = &[
+    Flag::switch("debug", "say what is being done"),
+    Flag::value("log", "FILE", "write the log there too: FILE, file:FILE, journald:ID or syslog:ID"),
+    Flag::value("log-format", "FORMAT", "text (default) or json"),
+    Flag::value("log-level", "LEVEL", "error (default), warning or debug"),
+    Flag::value("root", "DIR", "where the state of containers lies (default /run/hull)"),
+    Flag::switch("systemd-cgroup", "let systemd make the cgroup (not yet supported)"),
+    Flag::value("cgroup-manager", "MANAGER", "cgroupfs (default), systemd (not yet supported) or disabled"),
+    Flag::value("rootless", "BOOL", "true, false or auto (default): expect no power over cgroups"),
+    Flag::switch("strict", "fail where hull would go on with less than was asked for"),
+    Flag::value("criu", "PATH", "ignored").hidden(),
+    Flag::switch("version", "print the version").short('v'),
+    Flag::switch("V", "print the version").hidden(),
+];
+
+/// What the flags before the verb say.
+#[derive(Debug)]
+pub(crate) struct Global {
+    /// Where things are said.
+    pub(crate) log: Log,
+    /// Where containers' directories lie.
+    pub(crate) root: StateRoot,
+    /// `--root` was given.
+    pub(crate) root_is_explicit: bool,
+    /// Who makes cgroups.
+    pub(crate) driver: Driver,
+    /// `--rootless`.
+    pub(crate) rootless: bool,
+    /// `--strict`.
+    pub(crate) strict: bool,
+}
+
+impl Global {
+    fn new(parsed: &Parsed) -> Result<Self> {
+        let log = Log::new(
+            parsed.value("log"),
+            parsed.value("log-format"),
+            parsed.value("log-level"),
+            parsed.has("debug"),
+        )?;
+        let driver = match parsed.value("cgroup-manager") {
+            _ if parsed.has("systemd-cgroup") => Driver::Systemd,
+            None | Some("cgroupfs") => Driver::Cgroupfs,
+            Some("systemd") => Driver::Systemd,
+            Some("disabled") => Driver::Disabled,
+            Some(other) => return Err(Error::new("usage", format!("invalid cgroup-manager: {other:?}"))),
+        };
+        let root = parsed.value("root").map(PathBuf::from);
+        if root.as_ref().is_some_and(|root| root.as_os_str() == "/") {
+            return Err(Error::new("usage", "the state root cannot be /")
+                .hint("choose a directory of its own with --root"));
+        }
+        Ok(Self {
+            log,
+            root_is_explicit: root.is_some(),
+            root: StateRoot::new(root.unwrap_or_else(default_root)),
+            driver,
+            rootless: matches!(parsed.value("rootless"), Some("true" | "1" | "yes")),
+            strict: parsed.has("strict"),
+        })
+    }
+
+    /// Takes warnings as what they are, or as an error under `--strict`.
+    pub(crate) fn accept(&self, warnings: &[Warning]) -> Result<()> {
+        match warnings.first() {
+            Some(first) if self.strict => Err(first.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`.
+fn default_root() -> PathBuf {
+    let of_user =
+        std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| hull_sys::cred::euid() != 0 && !dir.is_empty());
+    of_user.map_or_else(|| PathBuf::from("/run/hull"), |dir| PathBuf::from(dir).join("hull"))
+}
+
+/// Runs one command line (without the program's name) and answers the exit code.
+pub fn main(words: &[String]) -> i32 {
+    let global = match flags::parse(words, GLOBAL, true) {
+        Ok(global) => global,
+        Err(error) => return misused(&Log::default(), &error, &usage()),
+    };
+    if global.has("version") || global.has("V") {
+        return print(&version());
+    }
+    let Some(name) = global.arguments.first().filter(|_| !global.help) else {
+        return print(&usage());
+    };
+    let entry = VERBS.iter().find(|(verb, _)| verb.name == name);
+    let rest = global.arguments.get(1..).unwrap_or(&[]);
+    let parsed = entry.map(|(verb, _)| flags::parse(rest, verb.flags, verb.trailing));
+    // Before anything is opened: nothing a caller left open by mistake may reach a container.
+    let passed = parsed.as_ref().and_then(|parsed| parsed.as_ref().ok()).map_or(0, bundle::passed_fds);
+    if let Err(errno) = hull_sys::fs::close_inherited(passed.saturating_add(3)) {
+        Log::default().error(&crate::launch::parent::internal("close inherited descriptors", errno));
+        return FAILED;
+    }
+    let settings = match Global::new(&global) {
+        Ok(settings) => settings,
+        Err(error) => {
+            Log::default().error(&error);
+            return FAILED;
+        }
+    };
+    match (entry, parsed) {
+        (Some((verb, act)), Some(parsed)) => run_verb(&settings, verb, *act, parsed),
+        _ if name == "help" => print(&usage()),
+        _ => unknown(&settings, name),
+    }
+}
+
+fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) -> i32 {
+    match parsed {
+        Err(error) => misused(&settings.log, &error, &help(verb)),
+        Ok(parsed) if parsed.help => print(&help(verb)),
+        Ok(parsed) if !(verb.count.0..=verb.count.1).contains(&parsed.arguments.len()) => {
+            let wanted = if verb.arguments.is_empty() { "no arguments" } else { verb.arguments };
+            let error = Error::new("usage", format!("{} takes {wanted}", verb.name));
+            misused(&settings.log, &error, &help(verb))
+        }
+        Ok(parsed) => seal(verb).and_then(|()| act(settings, &parsed)).unwrap_or_else(|error| {
+            settings.log.error(&error);
+            if verb.name == "exec" { exec::FAILED } else { FAILED }
+        }),
+    }
+}
+
+/// What puts a process into a container runs from a read-only copy of its file's mount.
+fn seal(verb: &Verb) -> Result<()> {
+    if !matches!(verb.name, "create" | "run" | "exec") {
+        return Ok(());
+    }
+    let text = |word: std::ffi::OsString| CString::new(word.into_encoded_bytes()).ok();
+    let args = std::env::args_os().filter_map(text).collect();
+    let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        text([name, value].join(std::ffi::OsStr::new("=")))
+    };
+    let env = std::env::vars_os().filter_map(pair).collect();
+    hull_sys::seal::run_from_read_only_mount(Strings::new(args), Strings::new(env))
+        .map_err(|errno| crate::launch::parent::internal("run from a read-only mount of its own file", errno))
+}
+
+fn unknown(settings: &Global, name: &str) -> i32 {
+    let error = if LATER.contains(&name) {
+        Error::new("not-yet-supported", format!("{name} is not yet supported by this version of hull"))
+    } else {
+        Error::new("usage", format!("unknown command {name:?}; No help topic for '{name}'"))
+            .hint("hull --help lists the commands")
+    };
+    settings.log.error(&error);
+    if LATER.contains(&name) { FAILED } else { UNKNOWN_COMMAND }
+}
+
+/// A command line that cannot be understood: how it should look goes to stdout.
+fn misused(log: &Log, error: &Error, usage: &str) -> i32 {
+    let _shown = print(usage);
+    log.error(error);
+    FAILED
+}
+
+/// Prints to stdout; a reader that is gone is an error like any other.
+pub(crate) fn print(text: &str) -> i32 {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    i32::from(out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err())
+}
+
+/// What `--version` prints; go-runc reads it.
+fn version() -> String {
+    let commit = option_env!("HULL_COMMIT").unwrap_or("unknown");
+    format!("hull version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), "1.3.0")
+}
+
+fn usage() -> String {
+    let mut text = String::from(
+        "NAME:\n   hull - run containers from OCI bundles\n\nUSAGE:\n   hull [global options] command [options] [arguments]\n\nCOMMANDS:\n",
+    );
+    for (verb, _) in VERBS {
+        text.push_str(&format!("   {:<10} {}\n", verb.name, verb.about));
+    }
+    text.push_str("\nGLOBAL OPTIONS:\n");
+    text.push_str(&flags::explain(GLOBAL));
+    text
+}
+
+fn help(verb: &Verb) -> String {
+    let mut text = format!(
+        "NAME:\n   hull {} - {}\n\nUSAGE:\n   hull {} [options] {}\n",
+        verb.name, verb.about, verb.name, verb.arguments
+    );
+    if !verb.flags.is_empty() {
+        text.push_str("\nOPTIONS:\n");
+        text.push_str(&flags::explain(verb.flags));
+    }
+    text
+}
+
+/// The id in the first argument.
+pub(crate) fn id(parsed: &Parsed) -> Result<ContainerId> {
+    ContainerId::parse(parsed.argument(0))
+}

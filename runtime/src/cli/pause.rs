@@ -1,0 +1,46 @@
+//! `hull pause` and `hull resume`: freeze a container's cgroup, and let it go.
+
+use super::Global;
+use super::flags::{Parsed, Verb};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::spec::state::Status;
+
+pub(super) const PAUSE: Verb = Verb {
+    name: "pause",
+    arguments: "ID",
+    count: (1, 1),
+    about: "freeze all processes of a container",
+    flags: &[],
+    trailing: false,
+};
+
+pub(super) const RESUME: Verb = Verb {
+    name: "resume",
+    arguments: "ID",
+    count: (1, 1),
+    about: "let a paused container go on",
+    flags: &[],
+    trailing: false,
+};
+
+pub(super) fn pause(global: &Global, parsed: &Parsed) -> Result<i32> {
+    let state = global.root.open(&super::id(parsed)?)?.lock()?;
+    let record = state.dir().load()?;
+    match super::state::status(state.dir(), &record) {
+        Status::Running | Status::Created => Cgroup::open(&record.cgroup)?.freeze().map(|()| 0),
+        Status::Paused | Status::Stopped | Status::Creating => {
+            Err(Error::new("container-not-running", "container not running"))
+        }
+    }
+}
+
+pub(super) fn resume(global: &Global, parsed: &Parsed) -> Result<i32> {
+    let state = global.root.open(&super::id(parsed)?)?.lock()?;
+    let record = state.dir().load()?;
+    let runs = matches!(state.dir().status(&record), Status::Running | Status::Created);
+    if !runs || !super::state::is_frozen(&record) {
+        return Err(Error::new("container-not-paused", "container not paused"));
+    }
+    Cgroup::open(&record.cgroup)?.thaw().map(|()| 0)
+}

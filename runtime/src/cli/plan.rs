@@ -1,0 +1,34 @@
+//! `hull plan`: what `create` would do, in order, each line with the config field it comes from; none of it
+//! is done.
+
+use super::flags::{Flag, Parsed, Verb};
+use super::{Global, bundle};
+use crate::error::Result;
+use crate::plan::text;
+
+pub(super) const VERB: Verb = Verb {
+    name: "plan",
+    arguments: "[BUNDLE]",
+    count: (0, 1),
+    about: "print what create would do, and do none of it",
+    flags: FLAGS,
+    trailing: false,
+};
+
+const FLAGS: &[Flag] = &[
+    bundle::CONFIG,
+    Flag::switch("json", "as JSON"),
+    Flag::value("id", "ID", "the id the container would have (default: plan)"),
+    Flag::switch("no-pivot", "as for create"),
+    Flag::switch("no-new-keyring", "as for create"),
+];
+
+pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
+    let mut request = bundle::request(global, parsed, parsed.value("id").unwrap_or("plan"))?;
+    if let Some(dir) = parsed.arguments.first() {
+        request.bundle = bundle::absolute(dir)?;
+    }
+    let planned = bundle::plan(global, parsed, request)?;
+    let lines = text::lines(&planned.plan, &planned.warnings);
+    Ok(super::print(&if parsed.has("json") { text::json(&lines) } else { text::table(&lines) }))
+}

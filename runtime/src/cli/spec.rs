@@ -1,0 +1,43 @@
+//! `hull spec`: writes a first config.json.
+
+use std::io::Write;
+
+use super::Global;
+use super::flags::{Flag, Parsed, Verb};
+use crate::error::{Error, Result};
+use crate::spec::template::{Template, User};
+
+pub(super) const VERB: Verb = Verb {
+    name: "spec",
+    arguments: "",
+    count: (0, 0),
+    about: "write a config.json to start from",
+    flags: FLAGS,
+    trailing: false,
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::value("bundle", "DIR", "where to write it (default: the current directory)").short('b'),
+    Flag::value("file", "FILE", "the file's name (default config.json)").short('f'),
+    Flag::switch("rootless", "for a container of an ordinary user"),
+];
+
+pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
+    let dir = std::path::Path::new(parsed.value("bundle").unwrap_or("."));
+    let path = dir.join(parsed.value("file").unwrap_or("config.json"));
+    let failed = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Error::new("config-exists", format!("File {} exists. Remove it first", path.display()));
+        }
+        let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        Error::new("config-unwritable", format!("write {}: {why}", path.display()))
+    };
+    let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
+    let template = Template {
+        unified_cgroups: crate::host::cgroup::probe()?.v1.is_empty(),
+        rootless: parsed.has("rootless").then_some(user),
+    };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    file.write_all(template.text().as_bytes()).map_err(failed)?;
+    Ok(0)
+}

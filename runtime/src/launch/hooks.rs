@@ -1,0 +1,123 @@
+//! Runs hooks: the state on stdin, the plan's arguments and environment, at most the plan's time. Called by
+//! `parent` for those of the runtime's side, by `init` for those of the container's, by `start` and
+//! `delete` for the last two kinds.
+
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use hull_sys::exec::{Strings, exec};
+use hull_sys::process::{self, Clone, Exit, Forked};
+use hull_sys::signal::{self, Interest};
+use hull_sys::{Errno, fs, pidfd, socket};
+
+use crate::apply::{At, Call, Failure};
+use crate::plan::hooks::HookPlan;
+
+/// More than this of what a hook printed is not repeated in an error.
+const LIMIT_BYTES: u64 = 4096;
+
+/// Where the output of hooks goes, so that an error can repeat it: a file in memory that parent and child
+/// share.
+pub struct Output(std::fs::File);
+
+impl Output {
+    /// An empty one.
+    pub fn new() -> hull_sys::Result<Self> {
+        socket::memory_file(c"hull-hook").map(std::fs::File::from).map(Self)
+    }
+
+    /// Another handle of the same file, for the child.
+    pub fn share(&self) -> hull_sys::Result<Self> {
+        let copy = self.0.try_clone();
+        copy.map(Self).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// What was written, as one line.
+    pub fn text(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let read = self.0.rewind().and_then(|()| (&mut self.0).take(LIMIT_BYTES).read_to_end(&mut bytes));
+        if read.is_err() {
+            return String::new();
+        }
+        String::from_utf8_lossy(&bytes).trim().replace('\n', "; ")
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Runs one hook and waits for it.
+pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>) -> Result<(), Failure> {
+    let input = input(state)?;
+    let (args, env) = (Strings::new(hook.args.clone()), Strings::new(hook.env.clone()));
+    // Closed by a successful exec; else it carries the errno.
+    let (refusal, report) = socket::pipe().at(Call::Execute)?;
+    let child = match process::clone(Clone::default()).at(Call::Execute)? {
+        Forked::Parent { pidfd, .. } => pidfd,
+        Forked::Child => {
+            let errno = become_hook(hook, &args, &env, input.as_fd(), output);
+            let number = (errno as i32).to_ne_bytes();
+            // Nobody is left to be told when this fails; the exit code says it too.
+            let _told = fs::write_once(report.as_fd(), &number).is_ok();
+            process::exit(127)
+        }
+    };
+    drop(report);
+    let exit = wait(child.as_fd(), hook.timeout_s)?;
+    let mut number = [0; 4];
+    if std::fs::File::from(refusal).read_exact(&mut number).is_ok() {
+        return Err(Failure { call: Call::Execute, detail: 0, errno: i32::from_ne_bytes(number) });
+    }
+    match exit {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(code) => Err(Failure { call: Call::Exited, detail: 0, errno: code }),
+        Exit::Signal(signal) => Err(Failure { call: Call::Signalled, detail: 0, errno: signal }),
+    }
+}
+
+fn input(state: &str) -> Result<std::fs::File, Failure> {
+    let mut input = socket::memory_file(c"hull-state").map(std::fs::File::from).at(Call::Execute)?;
+    input
+        .write_all(state.as_bytes())
+        .and_then(|()| input.rewind())
+        .map_err(|_full| Failure::new(Call::Execute, Errno::ENOSPC))?;
+    Ok(input)
+}
+
+fn become_hook(
+    hook: &HookPlan,
+    args: &Strings,
+    env: &Strings,
+    input: BorrowedFd<'_>,
+    output: BorrowedFd<'_>,
+) -> Errno {
+    signal::reset();
+    let stdio = [(input, 0), (output, 1), (output, 2)];
+    let ready = stdio.into_iter().try_for_each(|(fd, number)| fs::replace_stdio(fd, number));
+    match ready.and_then(|()| exec(hook.path.as_c_str(), args, env)) {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    }
+}
+
+/// Waits for the end of a hook; one that takes too long is killed.
+fn wait(child: BorrowedFd<'_>, timeout_s: Option<u32>) -> Result<Exit, Failure> {
+    if let Some(seconds) = timeout_s {
+        let timeout_ms = i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX);
+        let [ended] =
+            signal::poll([Interest { fd: child, events: libc::POLLIN }], timeout_ms).at(Call::Execute)?;
+        if ended == 0 {
+            pidfd::signal(child, libc::SIGKILL).at(Call::TimedOut)?;
+            process::wait(child, true).at(Call::TimedOut)?;
+            return Err(Failure {
+                call: Call::TimedOut,
+                detail: 0,
+                errno: i32::try_from(seconds).unwrap_or(0),
+            });
+        }
+    }
+    process::wait(child, true).at(Call::Execute).map(|exit| exit.unwrap_or(Exit::Code(0)))
+}

@@ -1,0 +1,286 @@
+//! The body of a container's init: from the clone to the program, as a flat list of steps in the order they
+//! must have. It owns the order and nothing else: what is done comes from the plan, how from `apply`. It
+//! runs in the child, talks to the parent in numbers only, and never returns.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::exec::{Strings, exec};
+use hull_sys::process::{self as sys, Never};
+use hull_sys::{Errno, cred, fs, limits, namespace, net, signal, socket, tty};
+use oci_spec::runtime::LinuxNamespaceType as Ns;
+
+use super::channel::{Channel, In, Message, Report, Stage};
+use super::hooks;
+use crate::apply::fs::{Fs, Pty};
+use crate::apply::process::{self, Proc};
+use crate::apply::{Call, Failure, home, root};
+use crate::plan::Plan;
+use crate::plan::hooks::HookPlan;
+use crate::plan::process::ProcessPlan;
+use crate::spec::state::HookState;
+
+/// What the child finds ready: made by the parent before the clone.
+pub struct Init<'a> {
+    /// What is done.
+    pub plan: &'a Plan,
+    /// The way to the parent.
+    pub channel: Channel,
+    /// The trees of bind mounts that the host side opened.
+    pub trees: Vec<OwnedFd>,
+    /// `tasks` files of v1 cgroups to write ourselves into; empty when a stage did.
+    pub tasks: Vec<OwnedFd>,
+    /// Where the pty master goes.
+    pub console: Option<OwnedFd>,
+    /// Where the start comes from; without it, from the parent.
+    pub start: Option<OwnedFd>,
+    /// What hooks are told.
+    pub state: HookState<'a>,
+    /// What hooks print, for the parent's error.
+    pub output: Option<hooks::Output>,
+    /// Last capability of this kernel.
+    pub last_cap: u8,
+    /// Descriptors from 3 on that are passed to the program.
+    pub passed_fds: u32,
+}
+
+/// The child's life. Does not return.
+pub fn run(init: Init<'_>) -> ! {
+    let mut channel = None;
+    match set_up(&init, &mut channel) {
+        Ok(never) => match never {},
+        Err(report) => {
+            // The parent may be gone; then there is nobody to tell.
+            let _told = channel.as_ref().unwrap_or(&init.channel).send(Message::Report(report)).is_ok();
+            sys::exit(1)
+        }
+    }
+}
+
+/// `from_start` takes the channel of the `start` that set us going, which then gets a report.
+fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Report> {
+    let plan = init.plan;
+    let spaces = &plan.namespaces;
+    signal::reset();
+    signal::ignore(libc::SIGPIPE);
+    sys::set_umask(0);
+    enter_cgroup(&init.tasks)?;
+    if spaces.has(Ns::User) {
+        become_root(init)?;
+    }
+    sys::new_session().during(Stage::Session, 0)?;
+    new_keyring(plan)?;
+    // After the cgroup: what it is in now becomes the root of what it sees.
+    if spaces.new_cgroup {
+        namespace::unshare(libc::CLONE_NEWCGROUP.cast_unsigned().into()).during(Stage::CgroupNamespace, 0)?;
+    }
+    if spaces.makes(Ns::Network) {
+        net::loopback_up().during(Stage::Loopback, 0)?;
+    }
+    // The host's, while it can be reached: for what is written by name after the root has changed.
+    let proc = Proc::open().during(Stage::Root, 0)?;
+    let root = root::prepare(&plan.rootfs.path, plan.rootfs.propagation).during(Stage::Root, 0)?;
+    let mut fs = Fs::new(root.as_fd(), &init.trees);
+    for (index, step) in plan.rootfs.before.iter().enumerate() {
+        fs.apply(step).during(Stage::Before, index)?;
+    }
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        init.channel.ask(Message::AtHooks, Message::HooksDone).during(Stage::Channel, 0)?;
+    }
+    let state = hook_state(init, &proc)?;
+    run_hooks(init, &plan.hooks.create_container, &state, Stage::CreateContainer)?;
+    for (index, step) in plan.rootfs.after.iter().enumerate() {
+        fs.apply(step).during(Stage::After, index)?;
+    }
+    let pty = fs.console.take();
+    root::change(root.as_fd(), &plan.rootfs).during(Stage::ChangeRoot, 0)?;
+    set_names(plan)?;
+    for (index, sysctl) in plan.sysctl.iter().enumerate() {
+        proc.write(&sysctl.path, sysctl.value.as_bytes()).during(Stage::Sysctl, index)?;
+    }
+    take_terminal(&plan.process, pty.as_ref(), init.console.as_ref().map(AsFd::as_fd))?;
+    let (args, env) = identify(&plan.process, &proc, root.as_fd(), init.last_cap)?;
+    if let Some(persona) = plan.personality {
+        sys::set_personality(persona).during(Stage::Personality, 0)?;
+    }
+    let program = process::look_up(&plan.process.candidates).during(Stage::LookUp, 0)?;
+    // From here on the parent may come and go. Nothing of the host stays open in what others in this
+    // container might look into.
+    drop((proc, root, pty));
+    close_what_is_not_needed(init)?;
+    wait_for_start(init, from_start)?;
+    run_hooks(init, &plan.hooks.start_container, &state, Stage::StartContainer)?;
+    let channel = from_start.as_ref().unwrap_or(&init.channel);
+    finish(
+        &plan.process,
+        plan.seccomp.as_ref().map(|plan| &plan.filter),
+        channel,
+        (program, &args, &env),
+        init.passed_fds,
+    )
+}
+
+/// What hooks on this side are told: the state with our number as the host sees it.
+fn hook_state(init: &Init<'_>, proc: &Proc) -> Result<String, Report> {
+    if init.output.is_none() {
+        return Ok(String::new());
+    }
+    let pid = proc.own_pid().during(Stage::Channel, 0)?.parse().unwrap_or(0);
+    Ok(HookState { pid, ..init.state.clone() }.to_json())
+}
+
+/// Closes every descriptor but those of the last steps: the host's directories, and the parent's lock.
+fn close_what_is_not_needed(init: &Init<'_>) -> Result<(), Report> {
+    let first = 3 + init.passed_fds;
+    let output = init.output.as_ref().map(AsFd::as_fd);
+    let start = init.start.as_ref().map(AsFd::as_fd);
+    let keep = [Some(init.channel.as_fd()), output, start];
+    fs::close_all_but(first, keep.into_iter().flatten()).during(Stage::Descriptors, 1)
+}
+
+fn enter_cgroup(tasks: &[OwnedFd]) -> Result<(), Report> {
+    for (index, file) in tasks.iter().enumerate() {
+        fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
+    }
+    Ok(())
+}
+
+/// Waits for the id maps of a new user namespace, then is uid and gid 0 in it.
+fn become_root(init: &Init<'_>) -> Result<(), Report> {
+    if init.plan.namespaces.ids.is_some() {
+        init.channel.ask(Message::NeedMaps, Message::Mapped).during(Stage::IdMap, 0)?;
+    }
+    cred::set_gid(0).during(Stage::IdMap, 1)?;
+    cred::set_uid(0).during(Stage::IdMap, 2)?;
+    // Changing ids made us traceable again by our own user; entering the namespace too.
+    sys::set_dumpable(false).during(Stage::IdMap, 3)
+}
+
+/// A keyring of our own, unless this kernel or a filter around us has none to give.
+fn new_keyring(plan: &Plan) -> Result<(), Report> {
+    match plan.keyring.as_deref().map(sys::new_session_keyring) {
+        None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EDQUOT | Errno::EACCES | Errno::EPERM)) => Ok(()),
+        Some(Err(errno)) => Err(errno).during(Stage::Session, 1),
+    }
+}
+
+fn run_hooks(init: &Init<'_>, list: &[HookPlan], state: &str, stage: Stage) -> Result<(), Report> {
+    let Some(output) = &init.output else { return Ok(()) };
+    for (index, hook) in list.iter().enumerate() {
+        hooks::run(hook, state, output.as_fd()).during(stage, index)?;
+    }
+    Ok(())
+}
+
+fn set_names(plan: &Plan) -> Result<(), Report> {
+    if let Some(name) = &plan.hostname {
+        namespace::set_hostname(name.as_bytes()).during(Stage::Names, 0)?;
+    }
+    if let Some(name) = &plan.domainname {
+        namespace::set_domainname(name.as_bytes()).during(Stage::Names, 1)?;
+    }
+    Ok(())
+}
+
+/// Makes the pty our terminal and sends its other end away. Also the second half of an exec's terminal.
+pub(super) fn take_terminal(
+    process: &ProcessPlan,
+    pty: Option<&Pty>,
+    console: Option<BorrowedFd<'_>>,
+) -> Result<(), Report> {
+    let (Some(pty), Some(terminal)) = (pty, process.terminal) else { return Ok(()) };
+    if let Some(size) = terminal.size {
+        tty::set_size(pty.slave.as_fd(), size).during(Stage::Terminal, 0)?;
+    }
+    if let Some(console) = console {
+        socket::send(console, b"/dev/ptmx", Some(pty.master.as_fd())).during(Stage::Terminal, 1)?;
+    }
+    tty::take_control(pty.slave.as_fd()).during(Stage::Terminal, 2)?;
+    for number in 0..3 {
+        fs::replace_stdio(pty.slave.as_fd(), number).during(Stage::Terminal, 3)?;
+    }
+    Ok(())
+}
+
+/// Becomes the user of the plan, but for what the last steps need. Answers the program's arguments and
+/// environment. Also the middle of an exec.
+pub(super) fn identify(
+    process: &ProcessPlan,
+    proc: &Proc,
+    root: BorrowedFd<'_>,
+    last_cap: u8,
+) -> Result<(Strings, Strings), Report> {
+    process::set_scheduling(process).during(Stage::Scheduling, 0)?;
+    process::set_labels(process, proc).during(Stage::Label, 0)?;
+    // Once as root, who may enter what the user may not; once more as the user where root may not.
+    let entered = process::enter(root, process.cwd.as_c_str());
+    process::own_stdio(process.uid).during(Stage::User, 1)?;
+    let mut env = process.env.clone();
+    if process.find_home {
+        let home = format!("HOME={}", home::find(root, process.uid));
+        env.extend(std::ffi::CString::new(home));
+    }
+    process::drop_bounding(&process.caps, last_cap).during(Stage::Capabilities, 0)?;
+    process::set_groups(process).during(Stage::Groups, 0)?;
+    process::set_user(process).during(Stage::User, 0)?;
+    process::set_caps_but_last(&process.caps).during(Stage::Capabilities, 1)?;
+    match entered {
+        Err(Failure { errno: libc::EACCES | libc::EPERM, .. }) => {
+            process::enter(root, process.cwd.as_c_str())
+        }
+        other => other,
+    }
+    .during(Stage::WorkingDirectory, 0)?;
+    sys::set_umask(process.umask);
+    if process.no_new_privs {
+        sys::set_no_new_privs().during(Stage::Capabilities, 2)?;
+    }
+    Ok((Strings::new(process.args.clone()), Strings::new(env)))
+}
+
+/// Says that all is ready and waits until somebody wants the program to run.
+fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(), Report> {
+    let Some(listener) = &init.start else {
+        return init.channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0);
+    };
+    init.channel.ask(Message::Ready, Message::Saved).during(Stage::Wait, 0)?;
+    let caller = socket::accept(listener.as_fd()).during(Stage::Wait, 1)?;
+    let channel = from_start.insert(Channel::from_socket(caller));
+    channel.expect(Message::Start).during(Stage::Wait, 2)
+}
+
+/// The last steps, after which the program runs: nothing here needs memory or opens anything. Also the end
+/// of an exec.
+pub(super) fn finish(
+    process: &ProcessPlan,
+    seccomp: Option<&crate::plan::seccomp::Filter>,
+    channel: &Channel,
+    (program, args, env): (&CStr, &Strings, &Strings),
+    passed_fds: u32,
+) -> Result<Never, Report> {
+    for number in 0..passed_fds {
+        let number = i32::try_from(3 + number).unwrap_or(i32::MAX);
+        fs::keep_number_on_exec(number).during(Stage::Descriptors, 0)?;
+    }
+    for (index, rlimit) in process.rlimits.iter().enumerate() {
+        limits::set(rlimit.resource, rlimit.limit).during(Stage::Rlimit, index)?;
+    }
+    channel.send(Message::Executing).during(Stage::Channel, 0)?;
+    signal::restore_default(libc::SIGPIPE);
+    // A filter may be loaded by who has CAP_SYS_ADMIN or has given up new privileges; what comes after it
+    // must be allowed by it, so that is kept to capset and execve (prctl(2), seccomp(2)).
+    let load = || match seccomp {
+        Some(filter) => cred::load_seccomp(&filter.program, filter.flags).during(Stage::Seccomp, 0),
+        None => Ok(()),
+    };
+    let last_caps = || cred::set_caps(process.caps.sets).during(Stage::Capabilities, 3);
+    if process.no_new_privs {
+        last_caps()?;
+        load()?;
+    } else {
+        load()?;
+        last_caps()?;
+    }
+    exec(program, args, env)
+        .map_err(|errno| Report::new(Stage::Execute, 0, Failure::new(Call::Execute, errno)))
+}

@@ -1,0 +1,236 @@
+//! The launch of one more process in a container (`exec`): the same parent's and child's halves as a
+//! container's own, without file systems and hooks. Called by `cli::exec`.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an errno or stage without words of its own gets the general sentence"
+)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::exec::Strings;
+use hull_sys::open::{self, How};
+use hull_sys::process::{self as sys, Clone, Exit, Forked, Never, Pid};
+use hull_sys::signal::Interest;
+use hull_sys::{Errno, cred, fs, limits, namespace, pidfd, signal};
+
+use super::channel::{Channel, In, Message, Report, Stage};
+use super::init::{finish, identify, take_terminal};
+use super::parent::internal;
+use super::report;
+use crate::apply::fs::Pty;
+use crate::apply::process::{self, Proc};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::plan::process::ProcessPlan;
+use crate::plan::seccomp::Filter;
+
+/// What the verb hands over.
+pub struct Join<'a> {
+    /// The process.
+    pub plan: &'a ProcessPlan,
+    /// The filter of the container.
+    pub seccomp: Option<&'a Filter>,
+    /// Handle of the container's init, whose namespaces are joined.
+    pub init: BorrowedFd<'a>,
+    /// Its number.
+    pub init_pid: Pid,
+    /// Which of them, as `CLONE_NEW*` bits.
+    pub namespaces: u64,
+    /// The cgroup to enter.
+    pub cgroup: &'a Cgroup,
+    /// Wait with a paused container instead of failing.
+    pub waits_when_paused: bool,
+    /// Where the pty master goes.
+    pub console: Option<OwnedFd>,
+    /// Last capability of this kernel.
+    pub last_cap: u8,
+    /// Descriptors from 3 on that are passed to the program.
+    pub passed_fds: u32,
+    /// CPUs of the process before and after it enters the cgroup.
+    pub affinity: [Option<Vec<u64>>; 2],
+}
+
+/// The process, which waits for [`Joined::release`].
+#[derive(Debug)]
+pub struct Joined {
+    /// Its number in our pid namespace.
+    pub pid: Pid,
+    /// Its handle.
+    pub pidfd: OwnedFd,
+    channel: Channel,
+}
+
+const NEW_PID: u64 = libc::CLONE_NEWPID as u64;
+const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
+
+/// Makes the process and sets it up, up to its last steps.
+///
+/// # Errors
+/// The step that failed.
+pub fn join(request: Join<'_>) -> Result<Joined> {
+    let (ours, theirs) = Channel::pair().map_err(|errno| internal("make a channel", errno))?;
+    let tasks = request.cgroup.join_fds()?;
+    if hull_sys::cred::euid() == 0 {
+        // What is in the container must not find us traceable (CVE-2016-9962).
+        sys::set_dumpable(false).map_err(|errno| internal("become untraceable", errno))?;
+    }
+    if request.namespaces & NEW_PID != 0 {
+        // Of our pid namespaces only that of our children can change, and it is this one child's.
+        namespace::enter(request.init, NEW_PID).map_err(|errno| no_entry(errno, "pid"))?;
+    }
+    let (child, attach) = match clone_into(request.cgroup) {
+        Ok(forked) => (forked, false),
+        // A cgroup with controllers for its children takes no process of its own: beside init, then.
+        Err(Errno::EBUSY) => {
+            let beside = request.cgroup.of_init(request.init_pid)?;
+            (clone_into(&beside).map_err(|errno| internal("make a process", errno))?, false)
+        }
+        // Not ours to be born into, but perhaps to be moved into.
+        Err(Errno::EACCES | Errno::EPERM) => {
+            let plain = sys::clone(Clone::default()).map_err(|errno| internal("make a process", errno))?;
+            (plain, true)
+        }
+        Err(errno) => return Err(internal("make a process", errno)),
+    };
+    match child {
+        Forked::Child => run(&request, &theirs, &tasks),
+        Forked::Parent { pid, pidfd } => {
+            drop(theirs);
+            let joined = Joined { pid, pidfd, channel: ours };
+            match joined.serve(&request, attach) {
+                Ok(()) => Ok(joined),
+                Err(error) => {
+                    joined.end();
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+fn clone_into(cgroup: &Cgroup) -> hull_sys::Result<Forked> {
+    sys::clone(Clone { into_cgroup: cgroup.clone_into(), ..Clone::default() })
+}
+
+fn no_entry(errno: Errno, what: &str) -> Error {
+    let why = report::words(errno);
+    Error::new("namespace-join", format!("join the container's {what} namespace: {why}"))
+        .hint("its init may have ended just now, or this process lacks CAP_SYS_ADMIN in its user namespace")
+}
+
+impl Joined {
+    fn serve(&self, request: &Join<'_>, attach: bool) -> Result<()> {
+        if attach {
+            request.cgroup.attach(self.pid)?;
+        }
+        if let Some(score) = request.plan.oom_score_adj {
+            super::parent::set_oom_score(self.pid, score)?;
+        }
+        // Now it may go on into the container's namespaces.
+        let _gone = self.channel.send(Message::Mapped).is_ok();
+        while !self.has_something_to_say() {
+            if request.cgroup.is_frozen()? && !request.waits_when_paused {
+                return Err(Error::new(
+                    "container-paused",
+                    "cannot exec in a paused container: it was paused just now",
+                ));
+            }
+        }
+        match self.channel.receive() {
+            Ok(Some(Message::Ready)) => Ok(()),
+            Ok(Some(Message::Report(found))) => Err(sentence(found, request)),
+            Ok(_) => Err(Error::new("exec-gone", "the process died before it ran the program")
+                .hint("the container was killed meanwhile, or a limit of its cgroup is reached")),
+            Err(errno) => Err(internal("listen to the process", errno)),
+        }
+    }
+
+    /// Waits a moment for the process: one in a frozen cgroup says nothing.
+    fn has_something_to_say(&self) -> bool {
+        const MOMENT_MS: i32 = 200;
+        let watched = [Interest { fd: self.channel.as_fd(), events: libc::POLLIN }];
+        // Whatever else there is will be found by receiving.
+        signal::poll(watched, MOMENT_MS).map_or(true, |[ready]| ready != 0)
+    }
+
+    /// Lets it run the program, and waits until it does.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn release(&self, plan: &ProcessPlan) -> Result<()> {
+        self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
+        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan, true))
+    }
+
+    /// Kills it and waits for its end.
+    pub fn end(&self) -> Option<Exit> {
+        // One that is gone already cannot be killed, and that is all that can go wrong.
+        let _killed = pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok();
+        sys::wait(self.pidfd.as_fd(), true).ok().flatten()
+    }
+}
+
+fn sentence(found: Report, request: &Join<'_>) -> Error {
+    match found.stage {
+        Stage::Join => no_entry(Errno::from_raw(found.failure.errno), "other"),
+        Stage::Cgroup => {
+            let why = report::words(Errno::from_raw(found.failure.errno));
+            Error::new("cgroup-attach", format!("error adding pid of the new process to cgroups: {why}"))
+        }
+        _ => report::process_sentence(found, request.plan, request.seccomp.is_some()),
+    }
+}
+
+/// The child's life. Does not return.
+fn run(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> ! {
+    match set_up(request, channel, tasks) {
+        Ok(never) => match never {},
+        Err(found) => {
+            // The parent may be gone; then there is nobody to tell.
+            let _told = channel.send(Message::Report(found)).is_ok();
+            sys::exit(255)
+        }
+    }
+}
+
+fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Never, Report> {
+    // First of all: nothing of the host is open in a process that the container can see (CVE-2016-9962).
+    let fds = tasks.iter().map(AsFd::as_fd).chain(request.console.as_ref().map(AsFd::as_fd));
+    let fds = fds.chain([channel.as_fd(), request.init]);
+    fs::close_all_but(3 + request.passed_fds, fds).during(Stage::Descriptors, 1)?;
+    signal::reset();
+    signal::ignore(libc::SIGPIPE);
+    if let [Some(mask), _] = &request.affinity {
+        limits::set_affinity(mask).during(Stage::Scheduling, 0)?;
+    }
+    for (index, file) in tasks.iter().enumerate() {
+        fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
+    }
+    channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
+    // The host's, while it can be reached.
+    let proc = Proc::open().during(Stage::Root, 0)?;
+    let kinds = request.namespaces & !NEW_PID;
+    if kinds != 0 {
+        namespace::enter(request.init, kinds).during(Stage::Join, 0)?;
+    }
+    if kinds & NEW_USER != 0 {
+        cred::set_gid(0).during(Stage::IdMap, 1)?;
+        cred::set_uid(0).during(Stage::IdMap, 2)?;
+        sys::set_dumpable(false).during(Stage::IdMap, 3)?;
+    }
+    sys::new_session().during(Stage::Session, 0)?;
+    let root = open::on_host(None, c"/", How::DIRECTORY).during(Stage::Root, 0)?;
+    let pty =
+        request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
+    take_terminal(request.plan, pty.as_ref(), request.console.as_ref().map(AsFd::as_fd))?;
+    let (args, env): (Strings, Strings) = identify(request.plan, &proc, root.as_fd(), request.last_cap)?;
+    let program = process::look_up(&request.plan.candidates).during(Stage::LookUp, 0)?;
+    if let [_, Some(mask)] = &request.affinity {
+        limits::set_affinity(mask).during(Stage::Scheduling, 0)?;
+    }
+    drop((proc, root, pty));
+    fs::close_all_but(3 + request.passed_fds, [channel.as_fd()].into_iter()).during(Stage::Descriptors, 1)?;
+    channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0)?;
+    finish(request.plan, request.seccomp, channel, (program, &args, &env), request.passed_fds)
+}

@@ -1,0 +1,402 @@
+//! The side of a launch that stays outside: opens what only the host side can, makes the child, serves it
+//! until it is ready, and ends it when anything fails. It owns the child until [`Launched::release`]; it
+//! may not touch the state directory or the cgroup's limits, which are the verb's. Called by `cli`.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an errno or stage without words of its own gets the general sentence"
+)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::open::{self, How};
+use hull_sys::process::{self, Clone, Exit, Forked, Pid};
+use hull_sys::{Errno, mount, pidfd, socket};
+
+use super::channel::{Channel, Message, Report};
+use super::init::{self, Init};
+use super::{hooks, idmap, report, stage};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Field, Result};
+use crate::plan::Plan;
+use crate::plan::hooks::HookPlan;
+use crate::plan::namespaces::IdMaps;
+use crate::plan::rootfs::{FsOp, Source};
+use crate::spec::state::HookState;
+
+/// What the verb hands over.
+pub struct Launch<'a> {
+    /// What is done.
+    pub plan: &'a Plan,
+    /// The container's cgroup, which exists.
+    pub cgroup: &'a Cgroup,
+    /// Where the pty master goes.
+    pub console: Option<OwnedFd>,
+    /// The listening start socket; without it the start comes over the channel.
+    pub start: Option<OwnedFd>,
+    /// What hooks are told; the number of init is filled in.
+    pub state: HookState<'a>,
+    /// Last capability of this kernel.
+    pub last_cap: u8,
+    /// Descriptors from 3 on that are passed to the program.
+    pub passed_fds: u32,
+}
+
+/// A container's init that is set up and waits.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its number in our pid namespace.
+    pub pid: Pid,
+    /// Its handle.
+    pub pidfd: OwnedFd,
+    channel: Channel,
+}
+
+/// Makes init and serves it until it is ready. On failure nothing of it is left.
+///
+/// # Errors
+/// The step that failed, as a sentence with its field.
+pub fn launch(request: Launch<'_>) -> Result<Launched> {
+    let plan = request.plan;
+    let trees = open_trees(plan)?;
+    map_trees(plan, &trees, None)?;
+    let joined = open_namespaces(plan)?;
+    let tasks = request.cgroup.join_fds()?;
+    let wants_output = !plan.hooks.prestart.is_empty()
+        || !plan.hooks.create_runtime.is_empty()
+        || !plan.hooks.create_container.is_empty()
+        || !plan.hooks.start_container.is_empty();
+    let new_output = || hooks::Output::new().map_err(|errno| internal("make a file in memory", errno));
+    let mut output = wants_output.then(new_output).transpose()?;
+    let child_output = output.as_ref().map(hooks::Output::share).transpose();
+    let (ours, theirs) = Channel::pair().map_err(|errno| internal("make a channel", errno))?;
+    let child = Init {
+        plan,
+        channel: theirs,
+        trees,
+        tasks,
+        console: request.console,
+        start: request.start,
+        state: request.state.clone(),
+        output: child_output.map_err(|errno| internal("share a file in memory", errno))?,
+        last_cap: request.last_cap,
+        passed_fds: request.passed_fds,
+    };
+    if hull_sys::cred::euid() == 0 {
+        // Before the clone, so that no process of the container ever finds us traceable.
+        process::set_dumpable(false).map_err(|errno| internal("become untraceable", errno))?;
+    }
+    let (pid, handle, trees) = make(child, &joined, request.cgroup, &ours)?;
+    let mut launched = Launched { pid, pidfd: handle, channel: ours };
+    match launched.serve(plan, &request.state, &trees, output.as_mut()) {
+        Ok(()) => Ok(launched),
+        Err(Trouble::Told(error)) => {
+            launched.end();
+            Err(error)
+        }
+        Err(Trouble::Report(found)) => {
+            let error = report::sentence(found, plan, output.as_mut(), launched.pidfd.as_fd());
+            launched.end();
+            Err(error)
+        }
+        Err(Trouble::Silent) => Err(silent_end(launched.end(), request.cgroup)),
+    }
+}
+
+/// Why serving a child ended.
+enum Trouble {
+    /// It reported a step.
+    Report(Report),
+    /// It is gone without a word.
+    Silent,
+    /// Something on our side failed.
+    Told(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+/// Clones the child, through a stage where the plan needs one. Answers its number, its handle, and the
+/// trees, which both sides hold.
+fn make(
+    mut child: Init<'_>,
+    joined: &[OwnedFd],
+    cgroup: &Cgroup,
+    ours: &Channel,
+) -> Result<(Pid, OwnedFd, Vec<OwnedFd>)> {
+    let spaces = &child.plan.namespaces;
+    let staged = spaces.is_staged();
+    let pair =
+        if staged { Some(socket::pair().map_err(|errno| internal("make a channel", errno))?) } else { None };
+    let wanted = Clone {
+        namespaces: if staged { 0 } else { spaces.new },
+        sibling: false,
+        shared_files: staged,
+        into_cgroup: cgroup.clone_into(),
+    };
+    let forked = process::clone(wanted).map_err(|errno| clone_failed(errno, spaces.new))?;
+    match (forked, pair) {
+        (Forked::Child, None) => init::run(child),
+        (Forked::Child, Some((_, answer))) => {
+            match stage::run(spaces, joined, &child.tasks, answer.as_fd()) {
+                Ok(()) => {
+                    child.tasks.clear();
+                    init::run(child)
+                }
+                Err(found) => {
+                    // The parent may be gone; then there is nobody to tell.
+                    let _told = child.channel.send(Message::Report(found)).is_ok();
+                    process::exit(1)
+                }
+            }
+        }
+        (Forked::Parent { pid, pidfd }, None) => Ok((pid, pidfd, child.trees)),
+        (Forked::Parent { pidfd, .. }, Some((question, answer))) => {
+            drop(answer);
+            let init = hear(question.as_fd());
+            process::wait(pidfd.as_fd(), true).map_err(|errno| internal("wait for the stage", errno))?;
+            match init {
+                Some((pid, handle)) => Ok((pid, handle, child.trees)),
+                None => {
+                    drop(child.channel);
+                    let found = match ours.receive() {
+                        Ok(Some(Message::Report(found))) => found,
+                        _ => stage::silent(),
+                    };
+                    Err(report::sentence(found, child.plan, None, pidfd.as_fd()))
+                }
+            }
+        }
+    }
+}
+
+/// What the stage says; `None` when it ended without making init.
+fn hear(question: BorrowedFd<'_>) -> Option<(Pid, OwnedFd)> {
+    let mut text = [0; 8];
+    let (length, _) = socket::receive(question, &mut text).ok()?;
+    if length != text.len() {
+        return None;
+    }
+    let (pid, number) = stage::heard(text);
+    hull_sys::fs::adopt(number).ok().map(|handle| (pid, handle))
+}
+
+impl Launched {
+    fn serve(
+        &mut self,
+        plan: &Plan,
+        state: &HookState<'_>,
+        trees: &[OwnedFd],
+        mut output: Option<&mut hooks::Output>,
+    ) -> Result<(), Trouble> {
+        if let Some(score) = plan.process.oom_score_adj {
+            set_oom_score(self.pid, score)?;
+        }
+        loop {
+            match self.channel.receive() {
+                Ok(Some(Message::NeedMaps)) => {
+                    if let Some(ids) = &plan.namespaces.ids {
+                        write_maps(self.pid, ids)?;
+                        map_trees(plan, trees, Some(self.pid))?;
+                    }
+                    self.answer(Message::Mapped)?;
+                }
+                Ok(Some(Message::AtHooks)) => {
+                    let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() }.to_json();
+                    if let Some(output) = output.as_deref_mut() {
+                        run_hooks("prestart", &plan.hooks.prestart, &told, output)?;
+                        run_hooks("createRuntime", &plan.hooks.create_runtime, &told, output)?;
+                    }
+                    self.answer(Message::HooksDone)?;
+                }
+                Ok(Some(Message::Ready)) => return Ok(()),
+                Ok(Some(Message::Report(found))) => return Err(Trouble::Report(found)),
+                Ok(_) => return Err(Trouble::Silent),
+                Err(errno) => return Err(internal("listen to the container's init", errno).into()),
+            }
+        }
+    }
+
+    fn answer(&self, message: Message) -> Result<(), Trouble> {
+        // A child that is gone is found by the next receive, with what it said last.
+        match self.channel.send(message) {
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(internal("talk to the container's init", errno).into()),
+        }
+    }
+
+    /// Lets init go on: [`Message::Saved`] leaves it waiting for `start`; [`Message::Start`] runs the
+    /// program and answers once it runs.
+    ///
+    /// # Errors
+    /// The step of the start that failed, as a sentence.
+    pub fn release(&self, how: Message, plan: &Plan) -> Result<()> {
+        self.channel.send(how).map_err(|errno| internal("talk to the container's init", errno))?;
+        if how == Message::Start {
+            await_program(&self.channel, |found| report::sentence(found, plan, None, self.pidfd.as_fd()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Kills init and waits for its end.
+    pub fn end(&self) -> Option<Exit> {
+        // One that is gone already cannot be killed, and that is all that can go wrong.
+        let _killed = pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok();
+        process::wait(self.pidfd.as_fd(), true).ok().flatten()
+    }
+}
+
+/// Waits for the program to run: the end of the channel after `Executing`.
+pub fn await_program(channel: &Channel, sentence: impl Fn(Report) -> Error) -> Result<()> {
+    let mut executing = false;
+    loop {
+        match channel.receive() {
+            Ok(Some(Message::Executing)) => executing = true,
+            Ok(Some(Message::Report(found))) => return Err(sentence(found)),
+            Ok(None) if executing => return Ok(()),
+            Ok(None) => {
+                return Err(Error::new("init-gone", "the container's init died before it ran the program")
+                    .hint("it was killed from outside, or ran out of memory"));
+            }
+            Ok(Some(_)) => return Err(internal("understand the container's init", Errno::EBADMSG)),
+            Err(errno) => return Err(internal("listen to the container's init", errno)),
+        }
+    }
+}
+
+/// The error of a call that only fails when the system is out of something.
+pub fn internal(what: &str, errno: Errno) -> Error {
+    Error::new("internal", format!("{what}: {}", errno.desc()))
+}
+
+fn clone_failed(errno: Errno, namespaces: u64) -> Error {
+    let error = Error::new("clone-failed", format!("make the container's init (clone3): {}", errno.desc()));
+    match errno {
+        Errno::EPERM => error
+            .hint("new namespaces need CAP_SYS_ADMIN, or a user namespace")
+            .field(Field::named("linux.namespaces")),
+        Errno::EINVAL if namespaces != 0 => error
+            .hint("a namespace type may be missing in this kernel")
+            .field(Field::named("linux.namespaces")),
+        Errno::ENOSPC => error
+            .hint("a limit in /proc/sys/user/max_*_namespaces is reached")
+            .field(Field::named("linux.namespaces")),
+        Errno::EAGAIN => error.hint("the cgroup's pids limit, or a limit on processes, is reached"),
+        _ => error,
+    }
+}
+
+/// A child that ended without a word was killed, most often for want of memory.
+fn silent_end(exit: Option<Exit>, cgroup: &Cgroup) -> Error {
+    let how = match exit {
+        Some(Exit::Signal(signal)) => format!("it died by signal {signal}"),
+        Some(Exit::Code(code)) => format!("it exited with code {code}"),
+        None => "it is gone".to_owned(),
+    };
+    if cgroup.oom_kill_count().unwrap_or(0) > 0 {
+        return Error::new("out-of-memory", format!("the container's init ran out of memory: {how}"))
+            .hint("the memory limit is too low to start a process; 256 KiB is about the least")
+            .field(Field::named("linux.resources.memory.limit"));
+    }
+    Error::new("init-gone", format!("the container's init ended during its set-up: {how}"))
+}
+
+/// Opens the trees of the bind mounts that only the host side can open.
+fn open_trees(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let mut trees = Vec::with_capacity(plan.rootfs.opened);
+    for step in &plan.rootfs.before {
+        if let FsOp::Bind(bind) = &step.op
+            && let Source::Opened(path, _) = &bind.source
+        {
+            let tree = mount::clone_tree(None, path.as_c_str(), bind.recursive, bind.source_nofollow);
+            trees.push(tree.map_err(|errno| report::source_error(path, &bind.at, errno, &step.field))?);
+        }
+    }
+    Ok(trees)
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let open = |join: &crate::plan::namespaces::Join| {
+        open::on_host(None, join.path.as_c_str(), How::READ).map_err(|errno| {
+            Error::new("namespace-path", format!("open {}: {}", join.path, report::words(errno)))
+                .hint("the process or file that keeps this namespace alive is gone")
+                .field(join.field.clone())
+        })
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// Writes the score of a process; its own side may not, once it is untraceable.
+pub fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
+    idmap::write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
+        Error::new("oom-score", format!("set it to {score}: {}", report::words(errno)))
+            .field(Field::named("process.oomScoreAdj"))
+    })
+}
+
+fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
+    let refused = |name: &'static str, errno: Errno| {
+        Error::new("id-map", format!("write it to /proc/{pid}: {}", report::words(errno)))
+            .hint("without root the maps must be our own ids, or allowed by /etc/subuid and /etc/subgid")
+            .field(Field::named(name))
+    };
+    let privileged = hull_sys::cred::euid() == 0;
+    if !privileged && !ids.own_ids_only {
+        idmap::by_tool("newuidmap", pid, &ids.uid, "linux.uidMappings")?;
+        return idmap::by_tool("newgidmap", pid, &ids.gid, "linux.gidMappings");
+    }
+    if !privileged {
+        idmap::write_file(format!("/proc/{pid}/setgroups"), "deny")
+            .map_err(|errno| refused("linux.gidMappings", errno))?;
+    }
+    idmap::write_file(format!("/proc/{pid}/uid_map"), &ids.uid)
+        .map_err(|errno| refused("linux.uidMappings", errno))?;
+    idmap::write_file(format!("/proc/{pid}/gid_map"), &ids.gid)
+        .map_err(|errno| refused("linux.gidMappings", errno))
+}
+
+/// Maps the ids of idmapped trees: those that have maps of their own before the clone (`init` is none),
+/// the others by the user namespace of the child, which only then has its maps.
+fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
+    for step in &plan.rootfs.before {
+        if let FsOp::Bind(bind) = &step.op
+            && let (Some(idmap), Source::Opened(_, slot)) = (&bind.idmap, &bind.source)
+            && let Some(tree) = trees.get(*slot)
+        {
+            let user = match (&idmap.maps, init) {
+                (Some((uids, gids)), None) => idmap::namespace_with(uids, gids),
+                (None, Some(pid)) => idmap::namespace_of(pid),
+                (Some(_), Some(_)) | (None, None) => continue,
+            };
+            user.and_then(|user| {
+                let change = mount::Change::default();
+                mount::set_attributes(tree.as_fd(), change, idmap.recursive, Some(user.as_fd()))
+            })
+            .map_err(|errno| {
+                Error::new(
+                    "mount-idmap",
+                    format!("map ids of the mount on {}: {}", bind.at, report::words(errno)),
+                )
+                .hint("the file system of the source must support idmapped mounts")
+                .field(step.field.clone())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the hooks of one kind on our side.
+///
+/// # Errors
+/// The first that fails: `error running <kind> hook #N: ...`.
+pub fn run_hooks(kind: &str, list: &[HookPlan], state: &str, output: &mut hooks::Output) -> Result<()> {
+    for (index, hook) in list.iter().enumerate() {
+        hooks::run(hook, state, output.as_fd())
+            .map_err(|failure| report::hook_error(kind, index, hook, failure, &output.text()))?;
+    }
+    Ok(())
+}

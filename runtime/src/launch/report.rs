@@ -1,0 +1,336 @@
+//! From the numbers a child reports to a sentence with the config field, by the plan that parent and child
+//! share. It looks at the host only to explain a failure, never before one. Called by `parent`, `join` and
+//! `cli::start`.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a stage, call or errno without words of its own gets the general sentence"
+)]
+
+use std::os::fd::BorrowedFd;
+
+use hull_sys::Errno;
+
+use super::channel::{Report, Stage};
+use super::hooks::Output;
+use crate::apply::{Call, Failure};
+use crate::error::{Error, Field, Result};
+use crate::plan::Plan;
+use crate::plan::hooks::HookPlan;
+use crate::plan::path::{HostPath, InRoot};
+use crate::plan::process::ProcessPlan;
+use crate::plan::rootfs::{Bind, FsOp, NewMount, Source, Step};
+
+/// The kernel's answer in the words callers match (lower case, as libc and Go print it).
+pub fn words(errno: Errno) -> String {
+    let text = errno.desc().to_owned();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+fn number_words(errno: i32) -> String {
+    words(Errno::from_raw(errno))
+}
+
+/// The sentence for a failed launch. `_child` keeps the child there to be looked at while this explains.
+pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child: BorrowedFd<'_>) -> Error {
+    let step = usize::from(found.step);
+    let why = number_words(found.failure.errno);
+    let list = |steps: &[Step]| match steps.get(step) {
+        Some(step) => fs_error(step, found.failure),
+        None => unexplained(found),
+    };
+    let printed = || output.map(Output::text).unwrap_or_default();
+    match found.stage {
+        Stage::Before => list(&plan.rootfs.before),
+        Stage::After => list(&plan.rootfs.after),
+        Stage::CreateContainer => hook("createContainer", &plan.hooks.create_container, found, &printed()),
+        Stage::StartContainer => hook("startContainer", &plan.hooks.start_container, found, &printed()),
+        Stage::Join => match plan.namespaces.join.get(step) {
+            Some(join) => {
+                Error::new("namespace-join", format!("join {}: {why}", join.path)).field(join.field.clone())
+            }
+            None => unexplained(found),
+        },
+        Stage::TimeOffsets => {
+            Error::new("time-offsets", format!("set them: {why}")).field(Field::named("linux.timeOffsets"))
+        }
+        Stage::Root => root_error(plan, found.failure),
+        Stage::ChangeRoot => {
+            let path = &plan.rootfs.path;
+            Error::new("rootfs", format!("make {path} the root (pivot_root): {why}"))
+                .hint("on an initramfs, which cannot be pivoted away, use --no-pivot")
+                .field(Field::named("root.path"))
+        }
+        Stage::Names => {
+            let name = if step == 0 { "hostname" } else { "domainname" };
+            Error::new("hostname", format!("set it: {why}")).field(Field::named(name))
+        }
+        Stage::Sysctl => match plan.sysctl.get(step) {
+            Some(sysctl) => {
+                let path = sysctl.path.to_string_lossy();
+                let value = &sysctl.value;
+                Error::new("sysctl", format!("write {value:?} to /proc/{path}: {why}"))
+                    .field(sysctl.field.clone())
+            }
+            None => unexplained(found),
+        },
+        _ => process_sentence(found, &plan.process, plan.seccomp.is_some()),
+    }
+}
+
+/// The sentence for the stages that are about the process alone: also those of an exec.
+pub fn process_sentence(found: Report, process: &ProcessPlan, filtered: bool) -> Error {
+    let why = number_words(found.failure.errno);
+    let field = |name: &'static str| Field::named(name);
+    match found.stage {
+        Stage::LookUp => look_up_error(process, found.failure),
+        Stage::Execute => execute_error(process, found.failure.errno),
+        Stage::WorkingDirectory => {
+            let cwd = &process.cwd;
+            Error::new("cwd", format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.as_str()))
+                .field(field("process.cwd"))
+        }
+        Stage::Rlimit => match process.rlimits.get(usize::from(found.step)) {
+            Some(rlimit) => Error::new("rlimit", format!("set it: {why}")).field(rlimit.field.clone()),
+            None => unexplained(found),
+        },
+        Stage::Groups => Error::new("groups", format!("set the supplementary groups: {why}"))
+            .hint("every group must be mapped into the container's user namespace")
+            .field(field("process.user.additionalGids")),
+        Stage::User => {
+            Error::new("user", format!("become uid {} and gid {}: {why}", process.uid, process.gid))
+                .hint("both must be mapped into the container's user namespace")
+                .field(field("process.user"))
+        }
+        Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
+            .field(field("process.capabilities")),
+        Stage::Seccomp if filtered => Error::new("seccomp", format!("load the filter: {why}"))
+            .hint("this kernel or a filter around hull may refuse seccomp")
+            .field(field("linux.seccomp")),
+        Stage::Scheduling => Error::new("scheduling", format!("set policy or I/O priority: {why}"))
+            .field(field("process.scheduler")),
+        Stage::Label if process.apparmor.is_some() => {
+            Error::new("apparmor", format!("unable to apply apparmor profile: {why}"))
+                .hint("is the profile loaded? see aa-status(8)")
+                .field(field("process.apparmorProfile"))
+        }
+        Stage::Label => {
+            Error::new("selinux", format!("set the label: {why}")).field(field("process.selinuxLabel"))
+        }
+        Stage::Terminal => terminal_error(found.failure),
+        Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
+            .hint("--preserve-fds counts descriptors from 3 on that must be open"),
+        Stage::Wait => {
+            Error::new("not-started", "the container was told to go on by nobody: its creator is gone")
+        }
+        _ => unexplained(found),
+    }
+}
+
+fn unexplained(found: Report) -> Error {
+    let why = number_words(found.failure.errno);
+    Error::new("set-up", format!("{:?} (step {}, {:?}): {why}", found.stage, found.step, found.failure.call))
+}
+
+fn root_error(plan: &Plan, failure: Failure) -> Error {
+    let path = &plan.rootfs.path;
+    let why = number_words(failure.errno);
+    match failure.call {
+        Call::OpenSource | Call::OpenTarget => {
+            Error::new("rootfs", format!("invalid rootfs: open {path}: {why}"))
+                .hint("root.path is relative to the bundle")
+                .field(Field::named("root.path"))
+        }
+        _ => Error::new("rootfs", format!("mount {path} as the container's root: {why}"))
+            .field(Field::named("root.path")),
+    }
+}
+
+fn fs_error(step: &Step, failure: Failure) -> Error {
+    let error = match &step.op {
+        FsOp::Mount(new) => mount_error(new, failure, &step.field),
+        FsOp::Bind(bind) => bind_error(bind, failure, &step.field),
+        FsOp::Node(node) => {
+            Error::new("device", place(&format!("make the device node {}", node.at), failure))
+        }
+        FsOp::Symlink { at, .. } => Error::new("link", place(&format!("make the link {at}"), failure)),
+        FsOp::Directory { at } => {
+            Error::new("directory", place(&format!("make the directory {at}"), failure))
+        }
+        FsOp::Attributes { at, .. } => {
+            Error::new("read-only", place(&format!("make {at} read-only"), failure))
+        }
+        FsOp::Console => terminal_error(failure),
+        FsOp::Mask(at) => Error::new("mask", place(&format!("mask {at}"), failure)),
+        FsOp::ReadOnly(at) => Error::new("read-only", place(&format!("make {at} read-only"), failure)),
+    };
+    if error.field.is_some() { error } else { error.field(step.field.clone()) }
+}
+
+fn place(what: &str, failure: Failure) -> String {
+    let why = number_words(failure.errno);
+    match failure.call {
+        Call::TargetIsLink => format!("{what}: must be mounted on ordinary directory, and this is a symlink"),
+        Call::TargetDiffers => format!("{what}: something else is there"),
+        Call::OpenSource => format!("{what}: open the source: {why}"),
+        Call::OpenTarget => format!("{what}: open the place in the container: {why}"),
+        Call::MakeTarget => format!("{what}: make the place in the container: {why}"),
+        _ => format!("{what}: {why}"),
+    }
+}
+
+/// runc's words around a failed mount, which scripts match.
+fn mounting(what: &str, at: &InRoot, why: &str) -> String {
+    format!("error mounting {what:?} to rootfs at {:?}: {why}", at.as_str())
+}
+
+fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
+    let kind = new.kind.to_string_lossy();
+    let why = number_words(failure.errno);
+    let source = new.source.to_string_lossy();
+    match failure.call {
+        Call::OpenFs => {
+            Error::new("mount-type", mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")))
+                .hint("this kernel has no such file system; is a module missing?")
+                .field(field.member("type"))
+        }
+        Call::Option => {
+            let option = new.options.get(usize::from(failure.detail)).map(|(key, value)| match value {
+                Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+                None => key.to_string_lossy().into_owned(),
+            });
+            let option = option.unwrap_or_default();
+            Error::new("mount-option", mounting(&source, &new.at, &format!("{kind} option {option:?}: {why}")))
+                .hint("gid= and uid= must be mapped into the container's user namespace; see the file system's own manual")
+                .field(field.member("options"))
+        }
+        _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)))
+            .field(field.clone()),
+    }
+}
+
+/// The error of a bind mount whose source cannot be opened.
+pub fn source_error(source: &HostPath, at: &InRoot, errno: Errno, field: &Field) -> Error {
+    let source_text = source.to_string();
+    let error = match errno {
+        Errno::ENOENT => Error::new(
+            "mount-source-missing",
+            mounting(&source_text, at, &format!("{source} does not exist: no such file or directory")),
+        )
+        .hint(format!("make {source}, or correct the source of this bind mount")),
+        errno => Error::new(
+            "mount-source",
+            mounting(&source_text, at, &format!("open {source}: {}", words(errno))),
+        ),
+    };
+    error.field(field.member("source"))
+}
+
+fn bind_error(bind: &Bind, failure: Failure, field: &Field) -> Error {
+    let (Source::Host(source) | Source::Opened(source, _)) = &bind.source;
+    match failure.call {
+        Call::OpenSource => source_error(source, &bind.at, Errno::from_raw(failure.errno), field),
+        Call::Attach if failure.errno == libc::ENOTDIR => {
+            let why = "not a directory: one of source and destination is a file, the other a directory";
+            Error::new("mount-kind", mounting(&source.to_string(), &bind.at, why))
+                .hint("mount a file on a file, or a directory on a directory")
+                .field(field.member("destination"))
+        }
+        _ => {
+            let why = place("bind mount", failure);
+            Error::new("mount", mounting(&source.to_string(), &bind.at, &why)).field(field.clone())
+        }
+    }
+}
+
+fn terminal_error(failure: Failure) -> Error {
+    let why = number_words(failure.errno);
+    Error::new("terminal", format!("set up the terminal: {why}"))
+        .hint("a terminal needs a devpts file system with newinstance on /dev/pts")
+        .field(Field::named("process.terminal"))
+}
+
+/// A failed hook, in the words that scripts match.
+pub fn hook_error(kind: &str, index: usize, hook: &HookPlan, failure: Failure, printed: &str) -> Error {
+    hook_words(kind, index, &hook.path.to_string(), failure, printed).field(hook.field.clone())
+}
+
+/// The same for a hook known by its number alone.
+pub fn hook_words(kind: &str, index: usize, path: &str, failure: Failure, printed: &str) -> Error {
+    let how = match failure.call {
+        Call::Exited => format!("exit status {}", failure.errno),
+        Call::Signalled => format!("signal: {}", failure.errno),
+        Call::TimedOut => format!("took longer than its timeout of {} s and was killed", failure.errno),
+        _ => format!("exec {path}: {}", number_words(failure.errno)),
+    };
+    let output = if printed.is_empty() { String::new() } else { format!(", output: {printed}") };
+    Error::new("hook", format!("error running {kind} hook #{index}: {how}{output}"))
+}
+
+fn hook(kind: &str, list: &[HookPlan], found: Report, printed: &str) -> Error {
+    let index = usize::from(found.step);
+    match list.get(index) {
+        Some(hook) => hook_error(kind, index, hook, found.failure, printed),
+        None => unexplained(found),
+    }
+}
+
+fn program(process: &ProcessPlan) -> String {
+    process.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A program that is not there or may not be run, in the words engines make exit codes of.
+fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
+    let name = program(process);
+    let why = number_words(failure.errno);
+    let field = Field::item("process.args", 0);
+    let searched = !name.contains('/');
+    match (failure.call, Errno::from_raw(failure.errno)) {
+        (Call::OpenSource, Errno::ENOENT) if searched => {
+            Error::new("program-not-found", format!("exec: {name:?}: executable file not found in $PATH"))
+                .hint("PATH is the one in process.env; is the program in the image?")
+        }
+        (Call::OpenSource, _) => {
+            Error::new("program-not-found", format!("exec: {name:?}: stat {name}: {why}"))
+                .hint("the path is looked up in the container's root")
+        }
+        (_, Errno::EISDIR) => Error::new("program-is-directory", format!("exec: {name:?}: is a directory"))
+            .hint("args[0] must be a file that can be executed"),
+        (_, Errno::EACCES) => {
+            Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
+                .hint("the file needs an x bit for the container's user, and its mount no noexec")
+        }
+        _ => Error::new("program", format!("exec: {name:?}: {why}")),
+    }
+    .field(field)
+}
+
+/// A program that the kernel refuses to execute.
+fn execute_error(process: &ProcessPlan, errno: i32) -> Error {
+    execute_error_of(&program(process), errno)
+}
+
+/// The same for a program known by its name alone.
+pub fn execute_error_of(name: &str, errno: i32) -> Error {
+    let why = number_words(errno);
+    let error = Error::new("exec", format!("exec {name}: {why}")).field(Field::item("process.args", 0));
+    match errno {
+        libc::ENOEXEC => error.hint("built for another machine, or a script without #! line"),
+        libc::ENOENT => {
+            error.hint("the file is there, its interpreter is not: look at its #! line or at PT_INTERP")
+        }
+        _ => error,
+    }
+}
+
+/// Refuses descriptors that are not open, before anything else uses their numbers.
+pub fn check_passed_fds(count: u32) -> Result<()> {
+    let closed =
+        (0..count).map(|n| i32::try_from(3 + n).unwrap_or(i32::MAX)).find(|fd| !hull_sys::fs::is_open(*fd));
+    match closed {
+        None => Ok(()),
+        Some(fd) => Err(Error::new("descriptors", format!("file descriptor {fd} is not open"))
+            .hint("--preserve-fds N passes the descriptors 3 to N+2 on (after LISTEN_FDS)")),
+    }
+}

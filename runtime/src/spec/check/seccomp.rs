@@ -1,0 +1,90 @@
+//! The rules on `linux.seccomp` that need no kernel.
+//! It compiles nothing. `check` calls it.
+
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
+
+use super::at::At;
+use super::refuse;
+use crate::error::{Result, Warning};
+use crate::spec::MAX_WARNINGS;
+
+/// crun's annotation that names a listener in place of `listenerPath`.
+const RECEIVER: &str = "run.oci.seccomp.receiver";
+
+/// A system call has six arguments.
+const MAX_INDEX: usize = 5;
+
+pub(super) fn check(
+    seccomp: &LinuxSeccomp,
+    annotations: Option<&HashMap<String, String>>,
+    warnings: &mut Vec<Warning>,
+) -> Result<()> {
+    let at = At::Named("linux.seccomp");
+    let rules = at.member("syscalls");
+    if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
+        let message = "SCMP_ACT_NOTIFY cannot be used as default action";
+        return Err(refuse("seccomp-notify", at.member("defaultAction"), message));
+    }
+    errno(seccomp.default_action(), seccomp.default_errno_ret(), at.member("defaultErrnoRet"))?;
+    let receiver = annotations.is_some_and(|map| map.contains_key(RECEIVER));
+    let has_path = seccomp.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+    let has_metadata = seccomp.listener_metadata().as_ref().is_some_and(|text| !text.is_empty());
+    if has_metadata && !has_path && !receiver {
+        let message = "listenerMetadata must not be set without listenerPath";
+        return Err(refuse("seccomp-listener", at.member("listenerMetadata"), message));
+    }
+    for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
+        check_rule(rule, rules.index(index), warnings)?;
+    }
+    Ok(())
+}
+
+fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
+    if rule.names().is_empty() && warnings.len() < MAX_WARNINGS {
+        warnings.push(refuse(
+            "seccomp-names",
+            at.member("names"),
+            "names no system call: the rule does nothing",
+        ));
+    }
+    for (index, name) in rule.names().iter().enumerate() {
+        let names = at.member("names");
+        let field = names.index(index);
+        if name.is_empty() {
+            return Err(refuse("seccomp-names", field, "empty string is not a valid syscall"));
+        }
+        // The listener's own message goes out by write: the container would wait for itself.
+        if rule.action() == LinuxSeccompAction::ScmpActNotify && name == "write" {
+            return Err(refuse(
+                "seccomp-notify",
+                field,
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+            ));
+        }
+    }
+    errno(rule.action(), rule.errno_ret(), at.member("errnoRet"))?;
+    for (index, arg) in rule.args().iter().flatten().enumerate() {
+        if arg.index() > MAX_INDEX {
+            let args = at.member("args");
+            let message = format!("a system call has arguments 0 to {MAX_INDEX}, not {}", arg.index());
+            return Err(refuse("seccomp-arg", args.index(index).member("index"), message));
+        }
+    }
+    Ok(())
+}
+
+/// config-linux.md#seccomp: an errno with an action that has none MUST be an error. Go writes no zero.
+fn errno(action: LinuxSeccompAction, errno: Option<u32>, at: At<'_>) -> Result<()> {
+    let takes_one = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
+    match errno {
+        Some(errno) if errno != 0 && !takes_one => {
+            Err(refuse("seccomp-errno", at, format!("{action} returns no errno, {errno} is given")))
+        }
+        Some(errno) if errno > 0xffff => {
+            Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit into 16 bits")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

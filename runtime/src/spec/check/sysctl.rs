@@ -1,0 +1,77 @@
+//! The rule on `linux.sysctl`: only keys of namespaces the container has for itself, spelled so that no other file can
+//! be meant (CVE-2022-0811). It reads the config only; `apply` writes below a procfs of its own. `check` calls it.
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+use super::{Namespaces, refuse};
+use crate::error::{Error, Field, Result};
+use crate::spec::warnings::short;
+
+/// Keys of the ipc namespace; `fs.mqueue.*` belongs to it too.
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
+    let mut keys: Vec<_> = linux.sysctl().iter().flatten().collect();
+    keys.sort();
+    for (key, value) in keys {
+        check_key(key, owned).map_err(|error| {
+            let message = short(error.message.clone());
+            Error { message, ..error }.field(Field::entry("linux.sysctl", key))
+        })?;
+        if value.contains('\n') && value.trim_end_matches('\n').contains('\n') {
+            let field = Field::entry("linux.sysctl", key);
+            return Err(refuse(
+                "sysctl-value",
+                field,
+                format!("sysctl {key:?} has a value of several lines"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_key(key: &str, owned: Namespaces) -> Result<()> {
+    let plain = key.split('.').all(|part| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'@' | b':'))
+    });
+    if !plain {
+        return Err(Error::new("sysctl-key", format!("sysctl {key:?} is not a dotted name"))
+            .hint("write it like net.ipv4.ip_forward"));
+    }
+    if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+        return require(owned, LinuxNamespaceType::Ipc, || {
+            format!("sysctl {key:?} is not allowed in the hosts ipc namespace")
+        });
+    }
+    if key.starts_with("net.") {
+        return require(owned, LinuxNamespaceType::Network, || {
+            format!("sysctl {key:?} not allowed in host network namespace")
+        });
+    }
+    if owned.has(LinuxNamespaceType::Uts) {
+        match key {
+            "kernel.domainname" => return Ok(()),
+            "kernel.hostname" => {
+                let message =
+                    format!("sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field");
+                return Err(Error::new("sysctl-not-namespaced", message).hint("use hostname"));
+            }
+            _ => {}
+        }
+    }
+    Err(Error::new("sysctl-not-namespaced", format!("sysctl {key:?} is not in a separate kernel namespace")))
+}
+
+fn require(owned: Namespaces, kind: LinuxNamespaceType, message: impl FnOnce() -> String) -> Result<()> {
+    if owned.has(kind) { Ok(()) } else { Err(Error::new("sysctl-not-namespaced", message())) }
+}
