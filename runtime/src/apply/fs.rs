@@ -74,11 +74,6 @@ impl<'a> Fs<'a> {
             FsOp::Node(node) => self.node(node),
             FsOp::Symlink { target, at, replace } => self.link(target, at, *replace),
             FsOp::Directory { at } => open_or_make(self.root, at, Kind::Directory, false).map(drop),
-            FsOp::Propagate { at, kind, recursive } => {
-                let change = Change { propagation: *kind, ..Change::default() };
-                let place = open::in_root(self.root, at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
-                mount::set_attributes(place.as_fd(), change, *recursive, None).at(Call::Propagation)
-            }
             FsOp::Attributes { at, change, recursive } => {
                 let place = open::in_root(self.root, at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
                 mount::set_attributes(place.as_fd(), *change, *recursive, None).at(Call::Attributes)

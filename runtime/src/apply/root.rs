@@ -9,7 +9,7 @@ use hull_sys::{Errno, fs};
 
 use super::{At, Call, Failure};
 use crate::plan::path::HostPath;
-use crate::plan::rootfs::RootChange;
+use crate::plan::rootfs::{RootChange, RootfsPlan};
 
 /// Cuts the new mount namespace off from the host's as the plan says, mounts a copy of the root's tree over
 /// itself and opens it.
@@ -44,18 +44,21 @@ fn make_parent_private(place: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Makes `root` the root and working directory of this process.
-pub fn change(root: BorrowedFd<'_>, how: RootChange, shared: bool) -> Result<(), Failure> {
-    match how {
-        RootChange::Pivot => pivot(root, shared),
+pub fn change(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Result<(), Failure> {
+    match plan.change {
+        RootChange::Pivot => pivot(root, plan.is_shared())?,
         RootChange::Move => {
             let here = format!("/proc/self/fd/{}", root.as_raw_fd());
             let here =
                 std::ffi::CString::new(here).map_err(|_nul| Failure::new(Call::Only, Errno::EINVAL))?;
             mount::move_to_root(&here, c"/").at(Call::Attach)?;
             fs::enter_dir(root).at(Call::Only)?;
-            fs::chroot_here().at(Call::Only)
+            fs::chroot_here().at(Call::Only)?;
         }
     }
+    let Some((propagation, recursive)) = plan.last_propagation else { return Ok(()) };
+    let change = Change { propagation, ..Change::default() };
+    mount::set_attributes(root, change, recursive, None).at(Call::Propagation)
 }
 
 fn pivot(root: BorrowedFd<'_>, shared: bool) -> Result<(), Failure> {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use hull_sys::Errno;
 
-use super::Cgroup;
 use super::dir::Dir;
+use super::{Cgroup, SavedCgroup};
 use crate::error::{Error, Result};
-use crate::plan::cgroup::Version;
+use crate::plan::cgroup::{CgroupDir, Version};
 
 /// How long to wait for the last process to stop; a process in uninterruptible sleep can take any time.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -20,6 +20,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// v1: after so many looks at `FREEZING` a thaw and a new try help processes that fork or vfork meanwhile
 /// (kernel: freezer-subsystem.rst, runc #2774).
 const LOOKS_PER_TRY: u32 = 50;
+
+/// Whether a container is frozen, by the one file that says so: `state` and `list` ask for every container.
+/// What cannot be read is not frozen.
+pub fn is_frozen(saved: &SavedCgroup) -> bool {
+    let v1 = |dir: &&CgroupDir| dir.version == Version::V1 && dir.controllers.iter().any(|c| c == "freezer");
+    let v2 = |dir: &&CgroupDir| dir.version == Version::V2;
+    let Some(dir) = saved.dirs.iter().find(v1).or_else(|| saved.dirs.iter().find(v2)) else { return false };
+    let (file, frozen) = match dir.version {
+        Version::V1 => ("freezer.state", "FROZEN"),
+        Version::V2 => ("cgroup.freeze", "1"),
+    };
+    std::fs::read_to_string(dir.mount.join(&dir.path).join(file)).is_ok_and(|text| text.trim_end() == frozen)
+}
 
 impl Cgroup {
     /// Stops every process of the container; returns when all stand still.

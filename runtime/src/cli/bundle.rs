@@ -56,6 +56,13 @@ pub(super) fn listen_fds() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// How many descriptors from 3 on this command line passes on. One that cannot be read passes none: it is
+/// refused later.
+pub(super) fn passed_fds(parsed: &Parsed) -> u32 {
+    let preserved = parsed.number("preserve-fds").ok().flatten().unwrap_or(0);
+    listen_fds().saturating_add(preserved)
+}
+
 /// Reads, checks and plans. Nothing on the host has changed when it fails.
 ///
 /// # Errors

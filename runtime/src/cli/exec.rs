@@ -94,6 +94,7 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         init_pid: init.pid,
         namespaces: record.namespaces,
         cgroup: &cgroup,
+        waits_when_paused: parsed.has("ignore-paused"),
         console: theirs,
         last_cap,
         passed_fds,

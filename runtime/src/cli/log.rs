@@ -125,6 +125,11 @@ impl Log {
         }
     }
 
+    /// Whether everything is said.
+    pub fn is_debug(&self) -> bool {
+        self.level >= Level::Debug
+    }
+
     /// Tells what is being done, when asked for.
     pub fn debug(&self, message: &str) {
         if self.level < Level::Debug {

@@ -37,8 +37,10 @@ const UNKNOWN_COMMAND: i32 = 3;
 /// Exit code of every error but those of `exec`.
 pub(crate) const FAILED: i32 = 1;
 
+/// What a verb does; it answers the exit code.
+type Act = fn(&Global, &Parsed) -> Result<i32>;
 /// A verb and what it does.
-type Entry = (&'static Verb, fn(&Global, &Parsed) -> Result<i32>);
+type Entry = (&'static Verb, Act);
 
 /// The verbs, in the order `--help` shows them.
 const VERBS: &[Entry] = &[
@@ -162,6 +164,15 @@ pub fn main(words: &[String]) -> i32 {
     let Some(name) = global.arguments.first().filter(|_| !global.help) else {
         return print(&usage());
     };
+    let entry = VERBS.iter().find(|(verb, _)| verb.name == name);
+    let rest = global.arguments.get(1..).unwrap_or(&[]);
+    let parsed = entry.map(|(verb, _)| flags::parse(rest, verb.flags, verb.trailing));
+    // Before anything is opened: nothing a caller left open by mistake may reach a container.
+    let passed = parsed.as_ref().and_then(|parsed| parsed.as_ref().ok()).map_or(0, bundle::passed_fds);
+    if let Err(errno) = hull_sys::fs::close_inherited(passed.saturating_add(3)) {
+        Log::default().error(&crate::launch::parent::internal("close inherited descriptors", errno));
+        return FAILED;
+    }
     let settings = match Global::new(&global) {
         Ok(settings) => settings,
         Err(error) => {
@@ -169,29 +180,23 @@ pub fn main(words: &[String]) -> i32 {
             return FAILED;
         }
     };
-    if name == "help" {
-        return print(&usage());
+    match (entry, parsed) {
+        (Some((verb, act)), Some(parsed)) => run_verb(&settings, verb, *act, parsed),
+        _ if name == "help" => print(&usage()),
+        _ => unknown(&settings, name),
     }
-    let Some((verb, act)) = VERBS.iter().find(|(verb, _)| verb.name == name) else {
-        return unknown(&settings, name);
-    };
-    if let Err(error) = seal(verb) {
-        settings.log.error(&error);
-        return FAILED;
-    }
-    let rest = global.arguments.get(1..).unwrap_or(&[]);
-    match flags::parse(rest, verb.flags, verb.trailing) {
+}
+
+fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) -> i32 {
+    match parsed {
         Err(error) => misused(&settings.log, &error, &help(verb)),
         Ok(parsed) if parsed.help => print(&help(verb)),
         Ok(parsed) if !(verb.count.0..=verb.count.1).contains(&parsed.arguments.len()) => {
-            let message = format!(
-                "{} takes {}",
-                verb.name,
-                if verb.arguments.is_empty() { "no arguments" } else { verb.arguments }
-            );
-            misused(&settings.log, &Error::new("usage", message), &help(verb))
+            let wanted = if verb.arguments.is_empty() { "no arguments" } else { verb.arguments };
+            let error = Error::new("usage", format!("{} takes {wanted}", verb.name));
+            misused(&settings.log, &error, &help(verb))
         }
-        Ok(parsed) => act(&settings, &parsed).unwrap_or_else(|error| {
+        Ok(parsed) => seal(verb).and_then(|()| act(settings, &parsed)).unwrap_or_else(|error| {
             settings.log.error(&error);
             if verb.name == "exec" { exec::FAILED } else { FAILED }
         }),

@@ -26,9 +26,13 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
     let state = global.root.open(&id)?.lock()?;
     let record = state.dir().load()?;
-    match state.dir().status(&record) {
+    match super::state::status(state.dir(), &record) {
         Status::Created => {}
-        Status::Running | Status::Paused => {
+        Status::Paused => {
+            return Err(Error::new("container-paused", "cannot start a container that is paused")
+                .hint(format!("hull resume {id}")));
+        }
+        Status::Running => {
             return Err(Error::new("container-running", "cannot start an already running container"));
         }
         Status::Stopped | Status::Creating => {

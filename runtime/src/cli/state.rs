@@ -2,7 +2,6 @@
 
 use super::Global;
 use super::flags::{Parsed, Verb};
-use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::spec::Timestamp;
 use crate::spec::state::{State, Status};
@@ -27,12 +26,13 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 /// The status with `paused`, which is the cgroup's to know.
 pub(super) fn status(dir: &StateDir, record: &Record) -> Status {
     let derived = dir.status(record);
-    if derived == Status::Running && is_frozen(record) { Status::Paused } else { derived }
+    let alive = matches!(derived, Status::Created | Status::Running);
+    if alive && is_frozen(record) { Status::Paused } else { derived }
 }
 
 /// A cgroup that cannot be read is not known to be frozen.
 pub(super) fn is_frozen(record: &Record) -> bool {
-    Cgroup::open(&record.cgroup).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
+    crate::cgroup::is_frozen(&record.cgroup)
 }
 
 /// The document of one container.

@@ -93,7 +93,7 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
         fs.apply(step).during(Stage::After, index)?;
     }
     let pty = fs.console.take();
-    root::change(root.as_fd(), plan.rootfs.change, plan.rootfs.is_shared()).during(Stage::ChangeRoot, 0)?;
+    root::change(root.as_fd(), &plan.rootfs).during(Stage::ChangeRoot, 0)?;
     set_names(plan)?;
     for (index, sysctl) in plan.sysctl.iter().enumerate() {
         proc.write(&sysctl.path, sysctl.value.as_bytes()).during(Stage::Sysctl, index)?;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hull_sys::exec::Strings;
 use hull_sys::open::{self, How};
 use hull_sys::process::{self as sys, Clone, Exit, Forked, Never, Pid};
+use hull_sys::signal::Interest;
 use hull_sys::{Errno, cred, fs, limits, namespace, pidfd, signal};
 
 use super::channel::{Channel, In, Message, Report, Stage};
@@ -38,6 +39,8 @@ pub struct Join<'a> {
     pub namespaces: u64,
     /// The cgroup to enter.
     pub cgroup: &'a Cgroup,
+    /// Wait with a paused container instead of failing.
+    pub waits_when_paused: bool,
     /// Where the pty master goes.
     pub console: Option<OwnedFd>,
     /// Last capability of this kernel.
@@ -126,6 +129,14 @@ impl Joined {
         }
         // Now it may go on into the container's namespaces.
         let _gone = self.channel.send(Message::Mapped).is_ok();
+        while !self.has_something_to_say() {
+            if request.cgroup.is_frozen()? && !request.waits_when_paused {
+                return Err(Error::new(
+                    "container-paused",
+                    "cannot exec in a paused container: it was paused just now",
+                ));
+            }
+        }
         match self.channel.receive() {
             Ok(Some(Message::Ready)) => Ok(()),
             Ok(Some(Message::Report(found))) => Err(sentence(found, request)),
@@ -133,6 +144,14 @@ impl Joined {
                 .hint("the container was killed meanwhile, or a limit of its cgroup is reached")),
             Err(errno) => Err(internal("listen to the process", errno)),
         }
+    }
+
+    /// Waits a moment for the process: one in a frozen cgroup says nothing.
+    fn has_something_to_say(&self) -> bool {
+        const MOMENT_MS: i32 = 200;
+        let watched = [Interest { fd: self.channel.as_fd(), events: libc::POLLIN }];
+        // Whatever else there is will be found by receiving.
+        signal::poll(watched, MOMENT_MS).map_or(true, |[ready]| ready != 0)
     }
 
     /// Lets it run the program, and waits until it does.
@@ -176,6 +195,10 @@ fn run(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> ! {
 }
 
 fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Never, Report> {
+    // First of all: nothing of the host is open in a process that the container can see (CVE-2016-9962).
+    let fds = tasks.iter().map(AsFd::as_fd).chain(request.console.as_ref().map(AsFd::as_fd));
+    let fds = fds.chain([channel.as_fd(), request.init]);
+    fs::close_all_but(3 + request.passed_fds, fds).during(Stage::Descriptors, 1)?;
     signal::reset();
     signal::ignore(libc::SIGPIPE);
     if let [Some(mask), _] = &request.affinity {

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Exit, Forked, Pid};
-use hull_sys::{Errno, fs, mount, pidfd, socket};
+use hull_sys::{Errno, mount, pidfd, socket};
 
 use super::channel::{Channel, Message, Report};
 use super::init::{self, Init};
-use super::{hooks, report, stage};
+use super::{hooks, idmap, report, stage};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Field, Result};
 use crate::plan::Plan;
@@ -59,6 +59,7 @@ pub struct Launched {
 pub fn launch(request: Launch<'_>) -> Result<Launched> {
     let plan = request.plan;
     let trees = open_trees(plan)?;
+    map_trees(plan, &trees, None)?;
     let joined = open_namespaces(plan)?;
     let tasks = request.cgroup.join_fds()?;
     let wants_output = !plan.hooks.prestart.is_empty()
@@ -199,7 +200,7 @@ impl Launched {
                 Ok(Some(Message::NeedMaps)) => {
                     if let Some(ids) = &plan.namespaces.ids {
                         write_maps(self.pid, ids)?;
-                        map_trees(plan, trees, self.pid)?;
+                        map_trees(plan, trees, Some(self.pid))?;
                     }
                     self.answer(Message::Mapped)?;
                 }
@@ -329,15 +330,9 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-fn write_file(path: String, text: &str) -> hull_sys::Result<()> {
-    let path = std::ffi::CString::new(path).map_err(|_nul| Errno::EINVAL)?;
-    let file = open::on_host(None, &path, How::WRITE)?;
-    fs::write_once(file.as_fd(), text.as_bytes())
-}
-
 /// Writes the score of a process; its own side may not, once it is untraceable.
 pub fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
-    write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
+    idmap::write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
         Error::new("oom-score", format!("set it to {score}: {}", report::words(errno)))
             .field(Field::named("process.oomScoreAdj"))
     })
@@ -351,40 +346,44 @@ fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
     };
     let privileged = hull_sys::cred::euid() == 0;
     if !privileged && !ids.own_ids_only {
-        super::idmap::by_tool("newuidmap", pid, &ids.uid, "linux.uidMappings")?;
-        return super::idmap::by_tool("newgidmap", pid, &ids.gid, "linux.gidMappings");
+        idmap::by_tool("newuidmap", pid, &ids.uid, "linux.uidMappings")?;
+        return idmap::by_tool("newgidmap", pid, &ids.gid, "linux.gidMappings");
     }
     if !privileged {
-        write_file(format!("/proc/{pid}/setgroups"), "deny")
+        idmap::write_file(format!("/proc/{pid}/setgroups"), "deny")
             .map_err(|errno| refused("linux.gidMappings", errno))?;
     }
-    write_file(format!("/proc/{pid}/uid_map"), &ids.uid)
+    idmap::write_file(format!("/proc/{pid}/uid_map"), &ids.uid)
         .map_err(|errno| refused("linux.uidMappings", errno))?;
-    write_file(format!("/proc/{pid}/gid_map"), &ids.gid).map_err(|errno| refused("linux.gidMappings", errno))
+    idmap::write_file(format!("/proc/{pid}/gid_map"), &ids.gid)
+        .map_err(|errno| refused("linux.gidMappings", errno))
 }
 
-/// Maps the ids of idmapped trees by the user namespace of the child, which only now has its maps.
-fn map_trees(plan: &Plan, trees: &[OwnedFd], pid: Pid) -> Result<()> {
+/// Maps the ids of idmapped trees: those that have maps of their own before the clone (`init` is none),
+/// the others by the user namespace of the child, which only then has its maps.
+fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
     for step in &plan.rootfs.before {
         if let FsOp::Bind(bind) = &step.op
-            && let (Some(recursive), Source::Opened(_, slot)) = (bind.idmap, &bind.source)
+            && let (Some(idmap), Source::Opened(_, slot)) = (&bind.idmap, &bind.source)
             && let Some(tree) = trees.get(*slot)
         {
-            let path = std::ffi::CString::new(format!("/proc/{pid}/ns/user"));
-            path.map_err(|_nul| Errno::EINVAL)
-                .and_then(|path| open::on_host(None, &path, How::READ))
-                .and_then(|user| {
-                    let change = mount::Change::default();
-                    mount::set_attributes(tree.as_fd(), change, recursive, Some(user.as_fd()))
-                })
-                .map_err(|errno| {
-                    Error::new(
-                        "mount-idmap",
-                        format!("map ids of the mount on {}: {}", bind.at, report::words(errno)),
-                    )
-                    .hint("the file system of the source must support idmapped mounts")
-                    .field(step.field.clone())
-                })?;
+            let user = match (&idmap.maps, init) {
+                (Some((uids, gids)), None) => idmap::namespace_with(uids, gids),
+                (None, Some(pid)) => idmap::namespace_of(pid),
+                (Some(_), Some(_)) | (None, None) => continue,
+            };
+            user.and_then(|user| {
+                let change = mount::Change::default();
+                mount::set_attributes(tree.as_fd(), change, idmap.recursive, Some(user.as_fd()))
+            })
+            .map_err(|errno| {
+                Error::new(
+                    "mount-idmap",
+                    format!("map ids of the mount on {}: {}", bind.at, report::words(errno)),
+                )
+                .hint("the file system of the source must support idmapped mounts")
+                .field(step.field.clone())
+            })?;
         }
     }
     Ok(())

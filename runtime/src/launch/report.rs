@@ -56,6 +56,12 @@ pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child:
             Error::new("time-offsets", format!("set them: {why}")).field(Field::named("linux.timeOffsets"))
         }
         Stage::Root => root_error(plan, found.failure),
+        Stage::ChangeRoot => {
+            let path = &plan.rootfs.path;
+            Error::new("rootfs", format!("make {path} the root (pivot_root): {why}"))
+                .hint("on an initramfs, which cannot be pivoted away, use --no-pivot")
+                .field(Field::named("root.path"))
+        }
         Stage::Names => {
             let name = if step == 0 { "hostname" } else { "domainname" };
             Error::new("hostname", format!("set it: {why}")).field(Field::named(name))
@@ -151,9 +157,6 @@ fn fs_error(step: &Step, failure: Failure) -> Error {
         FsOp::Symlink { at, .. } => Error::new("link", place(&format!("make the link {at}"), failure)),
         FsOp::Directory { at } => {
             Error::new("directory", place(&format!("make the directory {at}"), failure))
-        }
-        FsOp::Propagate { at, .. } => {
-            Error::new("propagation", place(&format!("set the propagation of {at}"), failure))
         }
         FsOp::Attributes { at, .. } => {
             Error::new("read-only", place(&format!("make {at} read-only"), failure))

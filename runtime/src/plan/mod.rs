@@ -26,7 +26,7 @@ use crate::host::Facts;
 /// One kernel parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sysctl {
-    /// Its file below `/proc/sys`.
+    /// Its file below `/proc`.
     pub path: CString,
     /// What is written.
     pub value: String,
@@ -189,24 +189,9 @@ fn plan_sysctl(linux: &oci_spec::runtime::Linux) -> Result<Vec<Sysctl>> {
         .collect()
 }
 
-/// The file of a key, by the rule of sysctl(8): whichever of `.` and `/` comes first is the separator, and
-/// the other one stands for it inside a part.
+/// The file of a key below `/proc`; `spec::check` has refused keys with a slash.
 fn sysctl_path(key: &str) -> String {
-    match key.find(['.', '/']) {
-        Some(at) if key[at..].starts_with('.') => key
-            .chars()
-            .map(|c| {
-                if c == '.' {
-                    '/'
-                } else if c == '/' {
-                    '.'
-                } else {
-                    c
-                }
-            })
-            .collect(),
-        _ => key.to_owned(),
-    }
+    format!("sys/{}", key.replace('.', "/"))
 }
 
 fn plan_personality(linux: &oci_spec::runtime::Linux) -> Option<u64> {

@@ -5,12 +5,13 @@ use std::ffi::CString;
 use std::path::Path;
 
 use hull_sys::mount::{Change, attr};
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use super::cgroup::CgroupPlan;
 use super::mount_options::{self, Word};
+use super::namespaces;
 use super::path::{HostPath, InRoot, c_string};
-use super::rootfs::{Bind, FsOp, NewMount, Source, Step};
+use super::rootfs::{Bind, FsOp, Idmap, NewMount, Source, Step};
 use crate::error::{Error, Field, Result};
 use crate::host::Facts;
 
@@ -20,6 +21,7 @@ pub struct Context<'a> {
     bundle: &'a str,
     label: Option<&'a str>,
     own_cgroup_namespace: bool,
+    has_user_namespace: bool,
     cgroup: &'a CgroupPlan,
     /// Device nodes are bound from the host, since this process may not make them.
     pub bind_devices: bool,
@@ -39,6 +41,7 @@ impl<'a> Context<'a> {
             bundle,
             label: linux.and_then(|l| l.mount_label().as_deref()).filter(|label| !label.is_empty()),
             own_cgroup_namespace: has(LinuxNamespaceType::Cgroup),
+            has_user_namespace: has(LinuxNamespaceType::User),
             cgroup,
             bind_devices: has(LinuxNamespaceType::User) || facts.in_user_namespace,
             dev_is_bound: false,
@@ -137,17 +140,11 @@ pub fn plan_mount(
         .map_err(|error| error.field(field.member("destination")))?;
     let options = read_options(mount, field)?;
     let kind = mount.typ().as_deref().unwrap_or("");
-    let own_ids = mount.uid_mappings().as_ref().is_some_and(|ids| !ids.is_empty());
-    if own_ids {
-        return Err(Error::new("mount-idmap", "id mappings of a mount are not yet supported")
-            .hint("the option `idmap` without mappings takes those of the container's user namespace")
-            .field(field.member("uidMappings")));
-    }
     if kind == "bind" || options.bind.is_some() {
         if at.as_str() == "/dev" {
             context.dev_is_bound = true;
         }
-        let bind = plan_bind(mount, field, context.bundle, at, options)?;
+        let bind = plan_bind(mount, field, context, at, options)?;
         steps.push(Step { op: FsOp::Bind(bind), field: field.clone(), fallback: None });
         return Ok(());
     }
@@ -165,7 +162,42 @@ pub fn plan_mount(
     }
 }
 
-fn plan_bind(mount: &Mount, field: &Field, bundle: &str, at: InRoot, options: Options) -> Result<Bind> {
+/// How the entry's ids are mapped: by its own maps, by the container's, or not.
+fn plan_idmap(
+    mount: &Mount,
+    field: &Field,
+    wanted: Option<bool>,
+    user_namespace: bool,
+) -> Result<Option<Idmap>> {
+    let lines =
+        |maps: &Option<Vec<LinuxIdMapping>>| maps.as_deref().map(namespaces::map_lines).unwrap_or_default();
+    let (uids, gids) = (lines(mount.uid_mappings()), lines(mount.gid_mappings()));
+    let maps = match (uids.is_empty(), gids.is_empty()) {
+        (false, false) => Some((uids, gids)),
+        (true, true) => None,
+        (uids_missing, _) => {
+            let missing = if uids_missing { "uidMappings" } else { "gidMappings" };
+            return Err(Error::new("mount-idmap", "an idmapped mount needs uidMappings and gidMappings")
+                .field(field.member(missing)));
+        }
+    };
+    if wanted.is_some() && maps.is_none() && !user_namespace {
+        let message = "idmap without mappings takes those of the user namespace, and there is none";
+        return Err(Error::new("mount-idmap", message)
+            .hint("give the mount uidMappings and gidMappings, or the container a user namespace")
+            .field(field.member("options")));
+    }
+    let recursive = wanted == Some(true);
+    Ok((wanted.is_some() || maps.is_some()).then_some(Idmap { recursive, maps }))
+}
+
+fn plan_bind(
+    mount: &Mount,
+    field: &Field,
+    context: &Context<'_>,
+    at: InRoot,
+    options: Options,
+) -> Result<Bind> {
     let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
         return Err(
             Error::new("mount-source-missing", "a bind mount needs a source").field(field.member("source"))
@@ -178,7 +210,7 @@ fn plan_bind(mount: &Mount, field: &Field, bundle: &str, at: InRoot, options: Op
             .field(field.member("options")));
     }
     Ok(Bind {
-        source: Source::Host(HostPath::new(absolute(bundle, &source.to_string_lossy()))?),
+        source: Source::Host(HostPath::new(absolute(context.bundle, &source.to_string_lossy()))?),
         // A `type` of bind without `bind` or `rbind` is a plain bind, as in runc.
         recursive: options.bind == Some(true),
         change: options.change,
@@ -188,7 +220,7 @@ fn plan_bind(mount: &Mount, field: &Field, bundle: &str, at: InRoot, options: Op
         source_nofollow: options.source_nofollow || options.copy_symlink,
         copy_symlink: options.copy_symlink,
         nofollow: options.dest_nofollow,
-        idmap: options.idmap,
+        idmap: plan_idmap(mount, field, options.idmap, context.has_user_namespace)?,
     })
 }
 

@@ -108,11 +108,13 @@ pub fn plan(linux: &Linux, euid: u32, egid: u32) -> Result<NamespacePlan> {
     Ok(plan)
 }
 
+/// Mappings as the lines of `uid_map` and `gid_map`.
+pub fn map_lines(maps: &[LinuxIdMapping]) -> String {
+    maps.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
+}
+
 fn id_maps(linux: &Linux, euid: u32, egid: u32) -> IdMaps {
-    let lines = |maps: &Option<Vec<LinuxIdMapping>>| {
-        let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
-        maps.iter().flatten().map(line).collect::<String>()
-    };
+    let lines = |maps: &Option<Vec<LinuxIdMapping>>| maps.as_deref().map(map_lines).unwrap_or_default();
     let root = |maps: &Option<Vec<LinuxIdMapping>>| {
         maps.iter().flatten().find(|m| m.container_id() == 0 && m.size() > 0).map(LinuxIdMapping::host_id)
     };

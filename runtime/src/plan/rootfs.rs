@@ -37,15 +37,6 @@ pub enum FsOp {
         /// Where.
         at: InRoot,
     },
-    /// Change the propagation of a mount.
-    Propagate {
-        /// The mount.
-        at: InRoot,
-        /// One `MS_*` propagation kind.
-        kind: u64,
-        /// Also of all below it.
-        recursive: bool,
-    },
     /// Change the attributes of a mount.
     Attributes {
         /// The mount.
@@ -114,8 +105,17 @@ pub struct Bind {
     pub copy_symlink: bool,
     /// Refuse a destination that is a symlink.
     pub nofollow: bool,
-    /// Map ids by the container's user namespace (recursively when true).
-    pub idmap: Option<bool>,
+    /// Map ids.
+    pub idmap: Option<Idmap>,
+}
+
+/// How the ids of a bind mount are mapped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Idmap {
+    /// Also of all mounts below it.
+    pub recursive: bool,
+    /// The maps of this mount (lines of `uid_map` and `gid_map`); `None` takes the container's.
+    pub maps: Option<(String, String)>,
 }
 
 /// One operation with where it came from and what is tried when it fails.
@@ -145,11 +145,13 @@ pub struct RootfsPlan {
     pub path: HostPath,
     /// Propagation of the whole tree before anything is mounted, `MS_REC` included.
     pub propagation: u64,
-    /// Before the root changes.
+    /// Before the hooks.
     pub before: Vec<Step>,
     /// How the root changes.
     pub change: RootChange,
-    /// After it.
+    /// Propagation of the root in the end, when the spec names one: kind, recursive.
+    pub last_propagation: Option<(u64, bool)>,
+    /// After the hooks.
     pub after: Vec<Step>,
     /// How many trees the parent opens for [`Source::Opened`].
     pub opened: usize,
@@ -188,7 +190,8 @@ pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPla
     before.extend(working_directory(spec)?);
     Ok(RootfsPlan {
         path: HostPath::new(mounts::absolute(request.bundle, &root.path().to_string_lossy()))?,
-        propagation: root_propagation(linux)?,
+        propagation: first_propagation(linux)?,
+        last_propagation: last_propagation(linux)?,
         before,
         change: if request.no_pivot { RootChange::Move } else { RootChange::Pivot },
         after: after_pivot(spec, context)?,
@@ -225,24 +228,37 @@ fn has_user_namespace(linux: &Linux) -> bool {
     linux.namespaces().iter().flatten().any(|ns| ns.typ() == User)
 }
 
-/// The propagation every mount of the new namespace gets first: so that nothing done here is seen on the
-/// host, unless the spec asks for just that.
-fn root_propagation(linux: Option<&Linux>) -> Result<u64> {
-    let field = Field::named("linux.rootfsPropagation");
+/// The propagation that the spec names: kind, recursive.
+fn asked_propagation(linux: Option<&Linux>) -> Result<Option<(u64, bool)>> {
     let wanted = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("");
-    let kind = match wanted {
-        "" | "slave" | "rslave" => propagation::SLAVE,
-        "private" | "rprivate" => propagation::PRIVATE,
-        "shared" | "rshared" => propagation::SHARED,
-        "unbindable" | "runbindable" => propagation::UNBINDABLE,
+    let kind = match wanted.strip_prefix('r').unwrap_or(wanted) {
+        "" => return Ok(None),
+        "slave" => propagation::SLAVE,
+        "private" => propagation::PRIVATE,
+        "shared" => propagation::SHARED,
+        "unbindable" => propagation::UNBINDABLE,
         _ => {
             return Err(Error::new("propagation-unknown", format!("unknown propagation {wanted:?}"))
                 .hint("use private, slave, shared or unbindable, or one of them with an r before it")
-                .field(field));
+                .field(Field::named("linux.rootfsPropagation")));
         }
     };
-    let recursive = wanted.is_empty() || wanted.starts_with('r');
-    Ok(kind | if recursive { hull_sys::mount::RECURSIVE } else { 0 })
+    Ok(Some((kind, wanted.starts_with('r'))))
+}
+
+/// What every mount of the new namespace becomes first, so that nothing done here is seen on the host,
+/// unless the spec asks for just that. What cannot be bound could not become the root either: private.
+fn first_propagation(linux: Option<&Linux>) -> Result<u64> {
+    Ok(match asked_propagation(linux)? {
+        None => propagation::SLAVE | hull_sys::mount::RECURSIVE,
+        Some((propagation::UNBINDABLE, _)) => propagation::PRIVATE | hull_sys::mount::RECURSIVE,
+        Some((kind, recursive)) => kind | if recursive { hull_sys::mount::RECURSIVE } else { 0 },
+    })
+}
+
+/// The root mount is private until it is the root, as `pivot_root` wants it, and gets what was asked then.
+fn last_propagation(linux: Option<&Linux>) -> Result<Option<(u64, bool)>> {
+    Ok(asked_propagation(linux)?.filter(|(kind, _)| *kind != propagation::PRIVATE))
 }
 
 fn working_directory(spec: &Spec) -> Result<Option<Step>> {
@@ -260,9 +276,6 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
     if spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true)) {
         let field = Field::named("process.terminal");
         after.push(Step { op: FsOp::Console, field, fallback: None });
-    }
-    if let Some(step) = root_propagation_after(linux)? {
-        after.push(step);
     }
     after.extend(context.deferred);
     let lists = [
@@ -286,18 +299,4 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
         after.push(Step { op, field: Field::named("root.readonly"), fallback: None });
     }
     Ok(after)
-}
-
-/// The root mount itself was made private on the way, so the wanted propagation is set once more.
-fn root_propagation_after(linux: Option<&Linux>) -> Result<Option<Step>> {
-    if linux.and_then(|l| l.rootfs_propagation().as_deref()).unwrap_or("").is_empty() {
-        return Ok(None);
-    }
-    let flags = root_propagation(linux)?;
-    let kind = flags & !hull_sys::mount::RECURSIVE;
-    if kind == propagation::PRIVATE {
-        return Ok(None);
-    }
-    let op = FsOp::Propagate { at: InRoot::new("/")?, kind, recursive: flags != kind };
-    Ok(Some(Step { op, field: Field::named("linux.rootfsPropagation"), fallback: None }))
 }

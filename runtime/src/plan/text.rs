@@ -47,6 +47,11 @@ pub fn lines(plan: &Plan, warnings: &[Warning]) -> Vec<Line> {
         RootChange::Move => "move the mount over / and chroot",
     };
     out.add("root", format!("{change} to {}", plan.rootfs.path), "root.path");
+    if let Some((kind, recursive)) = plan.rootfs.last_propagation {
+        let (kind, recursive) =
+            propagation_words(kind | if recursive { hull_sys::mount::RECURSIVE } else { 0 });
+        out.add("root", format!("make / {recursive}{kind}"), "linux.rootfsPropagation");
+    }
     for (name, value) in [("hostname", &plan.hostname), ("domainname", &plan.domainname)] {
         if let Some(value) = value {
             out.add("names", format!("set {name} {value}"), name);
@@ -248,11 +253,6 @@ fn action(op: &FsOp) -> String {
         }
         FsOp::Symlink { target, at, .. } => format!("link {at} to {}", target.to_string_lossy()),
         FsOp::Directory { at } => format!("make the directory {at}"),
-        FsOp::Propagate { at, kind, recursive } => {
-            let flags = kind | if *recursive { hull_sys::mount::RECURSIVE } else { 0 };
-            let (kind, recursive) = propagation_words(flags);
-            format!("make {at} {recursive}{kind}")
-        }
         FsOp::Attributes { at, change, recursive } => {
             format!("set {} on {at}", change_words(*change, *recursive))
         }
@@ -291,8 +291,12 @@ fn bind_action(bind: &Bind) -> String {
         }
     }
     words.extend(propagations(&bind.propagation));
-    if let Some(recursive) = bind.idmap {
-        words.push(if recursive { "ridmap".to_owned() } else { "idmap".to_owned() });
+    if let Some(idmap) = &bind.idmap {
+        let word = if idmap.recursive { "ridmap" } else { "idmap" };
+        words.push(match &idmap.maps {
+            Some((uids, gids)) => format!("{word} uids {uids:?} gids {gids:?}"),
+            None => word.to_owned(),
+        });
     }
     if matches!(bind.source, Source::Opened(..)) {
         words.push("opened on the host side".to_owned());

@@ -276,6 +276,12 @@ pub fn close_all_but<'a>(first: u32, keep: impl Iterator<Item = BorrowedFd<'a>>)
     close_between(from, u32::MAX)
 }
 
+/// Closes every descriptor from `first` on. To be called before anything is opened: what is closed came
+/// from our caller and has no owner here.
+pub fn close_inherited(first: u32) -> Result<()> {
+    close_between(first, u32::MAX)
+}
+
 fn close_between(first: u32, last: u32) -> Result<()> {
     // SAFETY: takes numbers only. The owners of what is closed live in a process that only calls execve or
     // _exit from here on, so none of them closes a number again.

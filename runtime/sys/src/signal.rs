@@ -88,6 +88,18 @@ pub fn poll<const N: usize>(watched: [Interest<'_>; N], timeout_ms: i32) -> Resu
     }
 }
 
+/// Sleeps until it is killed, also when the parent is.
+pub fn wait_to_be_killed() -> ! {
+    if crate::process::set_parent_death_signal(9).is_err() {
+        // The parent notices.
+        crate::process::exit(1);
+    }
+    loop {
+        // SAFETY: takes and touches nothing.
+        unsafe { libc::pause() };
+    }
+}
+
 /// Sends `signal` to this process itself.
 pub fn raise(signal: i32) {
     let own = crate::process::own_pid();
