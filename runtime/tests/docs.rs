@@ -1,6 +1,6 @@
 //! Holds the documents to the code: what is generated is up to date, what is listed exists, what is linked
 //! is there, and nothing grows too long to be read.
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its files has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read its files has failed")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,8 +68,10 @@ fn codes_in(source: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_error_code_is_in_error_codes_md_and_no_other() {
-    let mut used: BTreeSet<String> =
-        files(&top().join("runtime/src"), ".rs").iter().flat_map(|file| codes_in(&fs::read_to_string(file).unwrap())).collect();
+    let mut used: BTreeSet<String> = files(&top().join("runtime/src"), ".rs")
+        .iter()
+        .flat_map(|file| codes_in(&fs::read_to_string(file).unwrap()))
+        .collect();
     // Lines of `--debug` are written by the same function and carry no code.
     used.remove("debug");
     let text = read("docs/error-codes.md");
@@ -79,7 +81,10 @@ fn every_error_code_is_in_error_codes_md_and_no_other() {
     assert_eq!(listed.len(), set.len(), "a code stands twice in docs/error-codes.md");
     let missing: Vec<_> = used.difference(&set).collect();
     let gone: Vec<_> = set.difference(&used).collect();
-    assert!(missing.is_empty() && gone.is_empty(), "docs/error-codes.md lacks {missing:?}, has in vain {gone:?}");
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "docs/error-codes.md lacks {missing:?}, has in vain {gone:?}"
+    );
 }
 
 #[test]
@@ -88,7 +93,8 @@ fn every_message_of_the_channel_is_in_process_tree_md() {
     let (_, body) = source.split_once("pub enum Message {").unwrap();
     let (body, _) = body.split_once("\n}").unwrap();
     let text = read("docs/process-tree.md");
-    for name in body.lines().map(str::trim).filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase())) {
+    for name in body.lines().map(str::trim).filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
+    {
         let name = name.split(['(', ',']).next().unwrap_or_default();
         assert!(text.contains(&format!("`{name}`")), "docs/process-tree.md does not explain {name}");
     }

@@ -59,18 +59,18 @@ fn description(verb: &str) -> &'static [&'static str] {
              All processes left in its cgroup are killed, the cgroup and the record are removed, and poststop \
              hooks run. The answer 0 means that nothing is left.",
         ],
-        "spec" => &[
-            "Refuses to replace a file. The configuration runs sh with a terminal in the root file system \
-             rootfs beside it.",
-        ],
+        "spec" => {
+            &["Refuses to replace a file. The configuration runs sh with a terminal in the root file system \
+             rootfs beside it."]
+        }
         "plan" => &[
             "One line for each thing that create would do, in order, with the field of config.json that asks \
              for it. Nothing on the host is changed. With --json the same as a list of objects.",
         ],
-        "features" => &[
-            "The features document of the runtime specification: what engines read before they rely on \
-             something. Only what works is listed.",
-        ],
+        "features" => {
+            &["The features document of the runtime specification: what engines read before they rely on \
+             something. Only what works is listed."]
+        }
         _ => &[],
     }
 }
@@ -78,7 +78,9 @@ fn description(verb: &str) -> &'static [&'static str] {
 fn exit_status(verb: &str) -> &'static str {
     match verb {
         "run" => "That of the program, 128 and the number of the signal when it died by one; 1 on an error.",
-        "exec" => "That of the program, 128 and the number of the signal when it died by one; 255 on an error.",
+        "exec" => {
+            "That of the program, 128 and the number of the signal when it died by one; 255 on an error."
+        }
         _ => "0, or 1 on an error.",
     }
 }
@@ -126,7 +128,10 @@ fn overview() -> String {
     );
     section(&mut text, "COMMANDS");
     for verb in cli::verbs() {
-        line(&mut text, &format!(".TP\n.BR {} (8)\n{}", roff(&format!("hull-{}", verb.name)), roff(verb.about)));
+        line(
+            &mut text,
+            &format!(".TP\n.BR {} (8)\n{}", roff(&format!("hull-{}", verb.name)), roff(verb.about)),
+        );
     }
     section(&mut text, "OPTIONS");
     line(&mut text, "They stand before the command.");
@@ -159,7 +164,10 @@ fn overview() -> String {
         line(&mut text, &format!(".TP\n.B {}\n{}", roff(name), roff(meaning)));
     }
     section(&mut text, "FILES");
-    line(&mut text, &format!(".TP\n.I {}\n{}", roff("/run/hull"), "The state of containers, a directory for each."));
+    line(
+        &mut text,
+        &format!(".TP\n.I {}\n{}", roff("/run/hull"), "The state of containers, a directory for each."),
+    );
     section(&mut text, "SEE ALSO");
     let pages: Vec<String> =
         cli::verbs().map(|verb| format!(".BR {} (8)", roff(&format!("hull-{}", verb.name)))).collect();
@@ -220,13 +228,8 @@ pub(crate) fn bash() -> String {
             "plan" => "dirs",
             _ => "none",
         };
-        let _written = writeln!(
-            cases,
-            "\t{}) flags='{}' argument={argument} ;;",
-            verb.name,
-            words(verb.flags)
-        )
-        .is_ok();
+        let _written =
+            writeln!(cases, "\t{}) flags='{}' argument={argument} ;;", verb.name, words(verb.flags)).is_ok();
     }
     let all = || cli::verbs().flat_map(|verb| verb.flags).chain(cli::global_flags());
     TEMPLATE
@@ -250,7 +253,8 @@ fn words(flags: &[Flag]) -> String {
 /// as a pattern of `case`.
 fn with_value<'a>(flags: impl Iterator<Item = &'a Flag>, kinds: &[&str]) -> String {
     const KNOWN: [&str; 3] = ["FILE", "PATH", "DIR"];
-    let wanted = |value: &str| if kinds.is_empty() { !KNOWN.contains(&value) } else { kinds.contains(&value) };
+    let wanted =
+        |value: &str| if kinds.is_empty() { !KNOWN.contains(&value) } else { kinds.contains(&value) };
     let mut names: Vec<String> = flags
         .filter(|flag| !flag.hidden && flag.value.is_some_and(wanted))
         .map(|flag| format!("--{}", flag.long))
