@@ -4,6 +4,8 @@
 mod cgroups;
 mod descriptors;
 mod devices;
+mod docker;
+mod engines;
 mod exec;
 mod exit_codes;
 mod hooks;
@@ -16,6 +18,7 @@ mod mounts;
 mod namespaces;
 mod paths;
 mod pausing;
+mod podman;
 mod process;
 mod samples;
 mod seccomp;
@@ -49,6 +52,8 @@ pub(crate) fn all() -> Vec<&'static Test> {
         security::TESTS,
         samples::TESTS,
         leftovers::TESTS,
+        docker::TESTS,
+        podman::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,8 @@
+//! podman of the distribution with the runtime under test.
+
+use super::engines::*;
+use hull_integration::{Engine, tests};
+
+tests! {
+    run_passes_output_and_exit_code.engine(Engine::Podman),
+}
