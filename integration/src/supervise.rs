@@ -36,8 +36,11 @@ pub fn run_one(test: &Test) -> i32 {
     }));
     let result = crate::view::enter(Lab::view_from_env()).and_then(|()| {
         let lab = Lab::from_env()?;
-        (test.run)(&lab)?;
-        lab.tidy()
+        let result = (test.run)(&lab);
+        match result {
+            Err(Stop::Fail(_)) => result,
+            Ok(()) | Err(Stop::Skip(_)) => lab.tidy().and(result),
+        }
     });
     match result {
         Ok(()) => 0,

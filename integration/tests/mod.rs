@@ -1,6 +1,7 @@
 //! The tests, one file for each area. To add one: write a function named after the behaviour and put its name in
 //! the table at the top of the file.
 
+mod buildah;
 mod cgroups;
 mod descriptors;
 mod devices;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         leftovers::TESTS,
         docker::TESTS,
         podman::TESTS,
+        buildah::TESTS,
     ]
     .into_iter()
     .flatten()

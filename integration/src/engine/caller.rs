@@ -68,7 +68,7 @@ impl Caller<'_> {
         let parent = format!("/{}", self.lab.tag);
         let mut words = vec!["run", "--name", name, "--cgroup-parent", &parent, "--pull", "never"];
         if self.is_podman && self.lab.host.mode == crate::Mode::V2 && !self.lab.host.has_controller("pids") {
-            words.extend(["--pids-limit", "0"]);
+            words.extend(["--pids-limit", "-1"]);
         }
         words.extend(flags);
         words.push(image);
@@ -104,10 +104,10 @@ impl Caller<'_> {
         self.go(&["rm", "-f", name]).ok();
     }
 
-    /// A program of the host in the engine's mount, network and pid namespaces.
+    /// A program of the host in the engine's namespaces.
     pub fn near(&self, words: &[&str]) -> Call {
         let pid = fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
-        let mut argv: Vec<OsString> = ["nsenter", "-t", &pid, "-m", "-n", "-p", "--"].map(OsString::from).into();
+        let mut argv: Vec<OsString> = ["nsenter", "-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"].map(OsString::from).into();
         argv.extend(words.iter().map(OsString::from));
         Call::new(self.lab, argv).env("PATH", search_path(&self.dir)).env("TMPDIR", &self.dir)
     }
@@ -136,13 +136,13 @@ impl Caller<'_> {
 
 /// Removes every container of a test; those it found.
 pub(crate) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {
-    let mut command = || {
+    let command = || {
         if !is_podman(dir) {
             return docker(dir);
         }
         let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-m", "-n", "-p", "--"]).env("PATH", search_path(dir)).stdin(Stdio::null());
+        command.args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"]).env("PATH", search_path(dir)).stdin(Stdio::null());
         let runtime = std::env::var_os("HULL_LAB_RUNTIME").unwrap_or_default();
         command.args(podman(dir, Path::new(&runtime)));
         command

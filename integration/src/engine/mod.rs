@@ -220,8 +220,9 @@ impl Running {
             thread::sleep(Duration::from_millis(10));
         }
         left.push_str(&fs::read_to_string(dir.join("left")).unwrap_or_else(|_| "init said nothing\n".into()));
-        // The engine's own parent of cgroups stays, as every engine leaves it.
-        let cgroups = tagged(&tag).into_iter().filter(|c| !c.ends_with(&tag));
+        // The engine's own parent of cgroups stays, as every engine leaves it; so does BuildKit's.
+        let is_parent = |c: &PathBuf| c.ends_with(&tag) || c.ends_with(format!("{tag}/buildkit"));
+        let cgroups = tagged(&tag).into_iter().filter(|c| !is_parent(c));
         left.extend(cgroups.map(|c| format!("cgroup: {}\n", c.display())));
         remove_tagged(&tag);
         let outcome = if left.is_empty() { "ok" } else { "fail" };

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -120,6 +120,8 @@ fn furnish(words: &Words) -> Result<(), Stop> {
             symlink("/usr/sbin/xtables-legacy-multi", bin.join(name))?;
         }
     }
+    // What BuildKit calls.
+    symlink(&words.runtime, bin.join("runc"))?;
     rootfs(words)?;
     if words.engine == Engine::DockerRemap {
         remap_ids(&words.dir)?;
@@ -133,14 +135,13 @@ fn rootfs(words: &Words) -> Result<(), Stop> {
     for dir in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr/bin"] {
         fs::create_dir_all(root.join(dir))?;
     }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     fs::copy(&busybox, root.join("bin/busybox"))?;
     for applet in fs::read_to_string(words.shared.join("applets"))?.lines() {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
-    // A file that is there and cannot be run, and one whose interpreter is missing.
-    fs::write(root.join("etc/text"), "not a program\n")?;
     let tar = Command::new(busybox).arg("tar").arg("-C").arg(&root).arg("-cf").arg(image_tar(words)).arg(".").status()?;
     if tar.success() { Ok(()) } else { Err(Stop::Fail(format!("tar of the image: {tar}"))) }
 }
@@ -378,8 +379,9 @@ fn look(words: &Words) -> Vec<String> {
     }
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(&words.dir));
-    // Ours, or podman's home of all its mounts.
-    let known = |at: &&str| ["passwd", "group", "subuid", "subgid", "storage/overlay"].iter().any(|n| at.ends_with(n));
+    // Ours; podman's home of all its mounts; dockerd's own network namespace.
+    let known = ["passwd", "group", "subuid", "subgid", "storage/overlay", "exec/netns/default"];
+    let known = |at: &&str| known.iter().any(|name| at.ends_with(name));
     left.extend(points.filter(|at| !known(at)).map(|at| format!("mount: {at}\n")));
     left
 }
