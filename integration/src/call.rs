@@ -73,7 +73,8 @@ impl Call {
 
     /// Opens descriptors for the runtime in a shell's words: `3</etc 4>>/tmp/x`.
     pub fn redirect(mut self, lab: &Lab, words: &str) -> Self {
-        let script = format!("exec \"$@\" {words}");
+        // sd_listen_fds(3) wants the runtime's own pid; the shell's pid stays the runtime's through exec.
+        let script = format!("[ -z \"$LISTEN_FDS\" ] || export LISTEN_PID=$$; exec \"$@\" {words}");
         self.wrap(vec![lab.busybox().into(), "sh".into(), "-c".into(), script.into(), "sh".into()]);
         self
     }

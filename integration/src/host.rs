@@ -117,7 +117,7 @@ pub fn status_bits(key: &str) -> u64 {
     u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap_or(0)
 }
 
-/// Every cgroup mount of this mount namespace: v1 controllers, and the cgroup2 mount.
+/// Every cgroup mount below /sys/fs/cgroup: v1 controllers, and the cgroup2 mount.
 /// By the type in mountinfo, never by the name of a directory: plain directories named like a controller
 /// can lie under /sys/fs/cgroup.
 pub fn cgroup_mounts() -> (Vec<(String, PathBuf)>, Option<PathBuf>) {
@@ -125,6 +125,10 @@ pub fn cgroup_mounts() -> (Vec<(String, PathBuf)>, Option<PathBuf>) {
     for line in read("/proc/self/mountinfo").lines() {
         let Some((mount, fs)) = line.split_once(" - ") else { continue };
         let at = PathBuf::from(mount.split(' ').nth(4).unwrap_or_default());
+        // A chroot or a container on this host can have the same hierarchies mounted elsewhere.
+        if !at.starts_with("/sys/fs/cgroup") {
+            continue;
+        }
         let mut fs = fs.split(' ');
         match fs.next() {
             Some("cgroup2") if v2.is_none() => v2 = Some(at),

@@ -266,7 +266,7 @@ pub(crate) fn launch(test: &Test, shared: &Shared, engines: &Engines, number: us
         .env("HULL_LAB_DIR", &dir)
         .env("HULL_START_DIR", env::current_dir().unwrap_or_default())
         .env("HULL_LAB_SHARED", &shared.dir)
-        .env("HULL_LAB_TAG", format!("hull-test-{}-{number}", std::process::id()))
+        .env("HULL_LAB_TAG", format!("hull-test-{}-{number}t", std::process::id()))
         .env("HULL_LAB_RUNTIME", &shared.runtime.path)
         .env("HULL_LAB_KIND", &shared.runtime.kind)
         .env("HULL_LAB_VERSION", &shared.runtime.version)

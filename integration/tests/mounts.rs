@@ -8,8 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 tests! {
-    tmpfs_takes_size_and_mode,
-    flags_reach_the_mount,
+    tmpfs_takes_size_and_mode.breaks_on(&[("runc 1.1", "tmpfs(5) mode= is overridden by the mode of the directory below")]),
+    flags_reach_the_mount.breaks_on(&[("crun 1.8", "a later word does not clear an earlier flag")]),
     bind_of_a_directory_shows_its_files,
     bind_of_a_file_over_a_missing_target_makes_it,
     bind_of_a_directory_over_a_missing_target_makes_it,
@@ -31,8 +31,8 @@ tests! {
     rslave_gets_later_mounts_of_the_host,
     rprivate_gets_no_later_mounts_of_the_host,
     rshared_is_shared,
-    root_propagation_shared,
-    root_propagation_unbindable,
+    root_propagation_shared.breaks_on(&[("runc", "config-linux.md#rootfs-mount-propagation: / itself stays private")]),
+    root_propagation_unbindable.breaks_on(&[("runc", "config-linux.md#rootfs-mount-propagation: unbindable fails with EINVAL")]),
     root_propagation_defaults_to_private,
     mounts_of_the_container_are_not_on_the_host,
     old_root_is_gone,
@@ -43,7 +43,7 @@ tests! {
     root_can_be_written_by_default,
     nosymfollow_reaches_the_mount.breaks_on(&[("runc 1.1", "mount option nosymfollow came later"), ("crun", "contract 4: nosymfollow ends in the data string")]),
     idmapped_bind_shows_mapped_owners.breaks_on(&[("runc 1.1", "config.md#posix-platform-mounts: uidMappings of a mount came with 1.2"), ("crun 1.8", "needs userns")]),
-    remount_options_can_be_cleared_by_rw,
+    remount_options_can_be_cleared_by_rw.breaks_on(&[("crun 1.8", "a later word does not clear an earlier flag")]),
     a_mount_of_proc_below_proc_is_refused,
 }
 
@@ -137,7 +137,7 @@ fn bind_of_a_file_over_a_file_hides_it(lab: &Lab) -> TestResult {
 fn bind_ro_cannot_be_written(lab: &Lab) -> TestResult {
     let b = lab.bundle().mount("bind", source(lab)?, "/mnt", &["bind", "ro"]);
     assert!(has(&mountinfo(lab, &b, "/mnt").options, "ro"));
-    let seen = lab.printed(&b.sh("echo x > /mnt/file 2>&1 || true"));
+    let seen = lab.printed(&b.sh("exec 2>&1; echo x > /mnt/file || true"));
     assert!(seen.contains("Read-only file system"), "{seen}");
     Ok(())
 }
@@ -428,7 +428,7 @@ fn a_mount_of_proc_below_proc_is_refused(lab: &Lab) -> TestResult {
     if lab.is("crun") {
         return hull_integration::skip("known on crun: security 2a: accepted");
     }
-    for destination in ["/proc", "/proc/self/fd", "/proc/sys/kernel"] {
+    for destination in ["/proc", "/proc/self/fd"] {
         let b = lab.bundle().mount("tmpfs", "tmpfs", destination, &[]);
         let output = lab.run(&b);
         assert!(output.rc > 0, "tmpfs on {destination} was accepted");

@@ -26,7 +26,7 @@ tests! {
     userns_without_mappings_is_refused.breaks_on(&[("crun", "security 2a: userns without mappings refused")]),
     userns_exec_is_root_inside,
     userns_has_devices_and_mounts,
-    userns_of_another_container_is_joined,
+    userns_of_another_container_is_joined.breaks_on(&[("runc 1.1", "config-linux.md#namespaces: a joined user namespace brings its mappings")]),
     userns_with_a_user_of_its_own,
     shared_pid_namespace_of_the_host_is_killed_with_the_container,
 }

@@ -10,7 +10,7 @@ tests! {
     masked_paths_of_proc_are_masked,
     readonly_path_cannot_be_written,
     readonly_path_that_is_missing_is_skipped,
-    readonly_path_keeps_what_is_below,
+    readonly_path_keeps_what_is_below.breaks_on(&[("crun 1.8", "a read-only path loses noexec and nosuid")]),
     masked_path_through_a_symlink_stays_inside,
     no_masked_and_readonly_paths_at_all,
     masked_paths_hold_for_exec,
@@ -44,11 +44,12 @@ fn masked_paths_of_proc_are_masked(lab: &Lab) -> TestResult {
 
 fn readonly_path_cannot_be_written(lab: &Lab) -> TestResult {
     let b = lab.bundle().file("/conf/file", "kept", 0o666).push("/linux/readonlyPaths", json!("/conf"));
-    let seen = lab.printed(&b.clone().sh("echo x > /conf/file 2>&1 || true; touch /conf/y 2>&1 || true; cat /conf/file"));
+    let seen = lab.printed(&b.clone().sh("exec 2>&1; echo x > /conf/file || true; touch /conf/y || true; cat /conf/file"));
     assert_eq!(seen.matches("Read-only file system").count(), 2, "{seen}");
     assert!(seen.ends_with("kept"), "{seen}");
-    let seen = lab.printed(&lab.bundle().powerful().sh("echo 1 2>&1 > /proc/sys/kernel/panic || true"));
-    assert!(!seen.contains('1'), "{seen}");
+    // Opened for appending only: nothing is written should the path be writable.
+    let seen = lab.printed(&lab.bundle().powerful().sh("exec 2>&1; (: >> /proc/sys/kernel/panic) || true"));
+    assert!(seen.contains("Read-only file system"), "{seen}");
     Ok(())
 }
 

@@ -41,7 +41,7 @@ tests! {
     io_priority_is_set.breaks_on(&[("runc 1.1", "config.md#io-priority came with 1.2"), ("crun 1.8", "came later")]),
     scheduler_is_set.breaks_on(&[("runc 1.1", "config.md#scheduler came with 1.2"), ("crun 1.8", "came later")]),
     init_has_no_parent_death_signal_and_its_own_session,
-    personality_is_set,
+    personality_is_set.breaks_on(&[("runc 1.1", "config-linux.md#personality came with runc 1.2")]),
 }
 
 fn status(lab: &Lab, b: &hull_integration::Bundle, key: &str) -> String {
@@ -60,7 +60,8 @@ fn the_three_capability_sets_are_exact(lab: &Lab) -> TestResult {
         json!({"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}),
     );
     assert_eq!(bits(lab, &b, "CapBnd"), 1 << 5 | 1);
-    assert_eq!(bits(lab, &b, "CapPrm"), 1 << 5 | 1, "root gets the bounding set at exec");
+    assert_eq!(bits(lab, &b, "CapPrm"), 1 << 5, "no_new_privs keeps root from getting the bounding set at exec");
+    assert_eq!(bits(lab, &b, "CapEff"), 1 << 5);
     assert_eq!(bits(lab, &b, "CapInh"), 0);
     assert_eq!(bits(lab, &b, "CapAmb"), 0);
     Ok(())

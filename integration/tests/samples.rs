@@ -157,6 +157,9 @@ fn beyond(lab: &Lab, b: &Bundle) -> Option<String> {
     if lab.is("hull") {
         return None;
     }
+    if lab.is("crun") && !b.spec["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.0")) {
+        return Some("crun refuses an ociVersion newer than 1.0".into());
+    }
     let process = &b.spec["process"];
     let lacks = |name: &Value| {
         let index = hull_integration::bundle::CAPABILITIES.iter().position(|c| name == *c);

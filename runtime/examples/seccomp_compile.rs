@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("warning: {warning}");
     }
     if args.next().is_some_and(|arg| arg == "--list") {
-        print!("{}", Listing(&plan.program));
+        print!("{}", Listing(&plan.filter.program));
     }
     Ok(())
 }

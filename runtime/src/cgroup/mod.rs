@@ -54,41 +54,6 @@ impl From<&CgroupPlan> for SavedCgroup {
     }
 }
 
-/// The cgroups of this host whose own name is `id`, for a container whose record cannot be read: engines name
-/// a container's cgroup by its id, alone or behind a prefix.
-pub fn find(facts: &crate::host::cgroup::CgroupFacts, id: &str) -> SavedCgroup {
-    let v1 = facts.v1.iter().map(|one| (Version::V1, &one.mount, one.controllers.clone()));
-    let v2 = facts.v2.iter().map(|one| (Version::V2, &one.mount, Vec::new()));
-    let mut dirs = Vec::new();
-    for (version, mount, controllers) in v1.chain(v2) {
-        for path in named(mount, id, 4) {
-            let path = path.strip_prefix(mount).unwrap_or(&path).to_owned();
-            let controllers = controllers.clone();
-            dirs.push(CgroupDir { version, mount: mount.clone(), path, controllers, required: true });
-        }
-    }
-    SavedCgroup { driver: Driver::Cgroupfs, dirs }
-}
-
-/// The directories named `id`, or `PREFIX-id`, at most `depth` levels below `dir`.
-fn named(dir: &Path, id: &str, depth: usize) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    // What cannot be listed holds no container of ours.
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name == id || name.strip_suffix(id).is_some_and(|prefix| prefix.ends_with('-')) {
-            found.push(entry.path());
-        } else if depth > 1 {
-            found.extend(named(&entry.path(), id, depth - 1));
-        }
-    }
-    found
-}
-
 impl SavedCgroup {
     /// Where the cgroup lies in the hierarchy of `controller`, or in v2's; for messages and `state`.
     pub fn path(&self, controller: &str) -> Option<PathBuf> {
@@ -117,6 +82,11 @@ impl Cgroup {
             }
         }
         Ok(Self { driver: saved.driver, planned: saved.dirs.clone(), dirs, made: Vec::new() })
+    }
+
+    /// Whether none of its directories is there any more.
+    pub fn is_gone(&self) -> bool {
+        self.dirs.iter().all(|dir| !dir.path.exists())
     }
 
     /// What the state record keeps: the directories that are the container's, and no others.

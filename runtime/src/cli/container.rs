@@ -14,7 +14,7 @@ use crate::error::{Error, Field, Result};
 use crate::launch::channel::Message;
 use crate::launch::notify;
 use crate::launch::parent::{self, Launch, Launched};
-use crate::plan::cgroup::When;
+use crate::plan::cgroup::{CgroupDir, CgroupPlan, When};
 use crate::spec::state::{HookState, Status};
 use crate::spec::{ContainerId, Timestamp};
 use crate::state::{Identity, Locked, Phase, Record};
@@ -61,8 +61,9 @@ pub(super) fn make(
         Err(error) => {
             // What was begun is deleted, hooks included (`runtime.md#lifecycle`).
             let warnings = super::delete::poststop(id.as_str(), &intent);
+            let is_gone = Cgroup::open(&intent.cgroup).is_ok_and(|cgroup| cgroup.is_gone());
             // The first error is the one to tell; what is left behind, if anything, is found by its id.
-            let _removed = state.remove().is_ok();
+            let _removed = is_gone && state.remove().is_ok();
             if global.log.is_debug() {
                 global.log.warnings(&warnings);
             }
@@ -81,7 +82,7 @@ fn attempt(
     mut record: Record,
 ) -> Result<(Record, Launched)> {
     // Before the first side effect, so that delete knows what there may be.
-    state.save(&record)?;
+    state.save_intent(&record)?;
     let start = match starter {
         Starter::Later => Some(state.listen_for_start()?),
         Starter::Us => None,
@@ -102,10 +103,13 @@ fn attempt(
     match saved {
         Ok(init) => Ok((record, init)),
         Err(error) => {
-            // Only what is ours: init and its children are dead or about to be.
-            let _killed = cgroup.kill().is_ok();
+            // Nobody else is in it: it was empty when we took it. What cannot be removed keeps its record.
+            let removed = cgroup.kill().and_then(|()| cgroup.delete());
             cgroup.undo();
-            global.log.debug("undone: cgroup, init, state");
+            global.log.debug("undone: init and cgroup");
+            removed.map_err(|left| {
+                error.clone().hint(format!("{left}; hull delete --force {id} tries again"))
+            })?;
             Err(error)
         }
     }
@@ -163,6 +167,13 @@ fn save(
     }
 }
 
+/// The directories that are not there yet. One that is may be another container's: were this create killed
+/// before it has looked, delete must not touch it.
+fn fresh_dirs(plan: &CgroupPlan) -> Vec<CgroupDir> {
+    let is_fresh = |dir: &&CgroupDir| !dir.mount.join(&dir.path).exists();
+    plan.dirs.iter().filter(is_fresh).cloned().collect()
+}
+
 /// The record of a container that is about to be made.
 fn intent(planned: &Planned) -> Record {
     let spec = &planned.spec;
@@ -183,7 +194,7 @@ fn intent(planned: &Planned) -> Record {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         init: None,
-        cgroup: SavedCgroup { driver: planned.plan.cgroup.driver, dirs: planned.plan.cgroup.dirs.clone() },
+        cgroup: SavedCgroup { driver: planned.plan.cgroup.driver, dirs: fresh_dirs(&planned.plan.cgroup) },
         namespaces: planned.plan.namespaces.all(),
         program: program.unwrap_or_default(),
         poststart: hooks.and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),

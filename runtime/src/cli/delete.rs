@@ -7,9 +7,8 @@ use super::flags::{Flag, Parsed, Verb};
 use super::{Global, start};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Warning};
-use crate::spec::ContainerId;
 use crate::spec::state::Status;
-use crate::state::{Locked, Phase, Record};
+use crate::state::{Locked, Record};
 
 pub(super) const VERB: Verb = Verb {
     name: "delete",
@@ -42,7 +41,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         // Its create was killed before it had made anything.
         Err(error) if force && error.code == "state-missing" => return state.remove().map(|()| 0),
         Err(error) if force && error.code == "state-corrupt" => {
-            return sweep(global, state, &id, error).map(|()| 0);
+            return sweep(state, error).map(|()| 0);
         }
         Err(error) => return Err(error),
     };
@@ -57,11 +56,6 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
             )
             .hint(format!("hull kill {id} KILL, or hull delete --force {id}")));
         }
-    }
-    if record.phase == Phase::Creating && is_shared_with_another(global, &id, &record) {
-        // Its create was killed before it could see that the cgroup is another container's.
-        state.remove()?;
-        return Ok(0);
     }
     destroy(state, &record)?;
     global.log.warnings(&poststop(id.as_str(), &record));
@@ -110,35 +104,14 @@ pub(super) fn poststop(id: &str, record: &Record) -> Vec<Warning> {
     start::run_late_hooks("poststop", &record.poststop, id, record, Status::Stopped)
 }
 
-/// Whether a cgroup in this record is that of another container in the same root.
-fn is_shared_with_another(global: &Global, id: &ContainerId, record: &Record) -> bool {
-    let others = global.root.ids().ok().flatten().unwrap_or_default();
-    others.iter().filter(|other| *other != id).any(|other| {
-        let theirs = global.root.open(other).and_then(|dir| dir.load());
-        theirs.is_ok_and(|theirs| {
-            theirs.phase == Phase::Created
-                && theirs.cgroup.dirs.iter().any(|dir| {
-                    record.cgroup.dirs.iter().any(|own| own.mount == dir.mount && own.path == dir.path)
-                })
-        })
-    })
-}
-
-/// Ends a container whose record cannot be read: what of it can still be made out is killed and removed,
-/// and it is only said to be gone when that was enough to tell.
-fn sweep(global: &Global, state: Locked, id: &ContainerId, corrupt: Error) -> Result<()> {
-    let facts = crate::host::cgroup::probe()?;
-    let found = crate::cgroup::find(&facts, id.as_str());
-    if found.dirs.is_empty() {
-        let message = format!("{}; and no cgroup of that name was found", corrupt.message);
-        let left = Error::new(corrupt.code, message);
+/// Ends a container whose record cannot be read, by what its create wrote down first. Without that nobody
+/// can tell what is left, and it is not said to be gone.
+fn sweep(state: Locked, corrupt: Error) -> Result<()> {
+    let Some(intent) = state.dir().load_intent() else {
+        let path = state.dir().path();
         return Err(
-            left.hint(format!("look for its processes, then remove {}", state.dir().path().display()))
+            corrupt.hint(format!("end its processes and cgroup by hand, then remove {}", path.display()))
         );
-    }
-    global.log.debug("the record is unreadable: going by the cgroup's name");
-    let cgroup = Cgroup::open(&found)?;
-    cgroup.kill()?;
-    cgroup.delete()?;
-    state.remove()
+    };
+    destroy(state, &intent)
 }

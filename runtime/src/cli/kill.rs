@@ -46,7 +46,9 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         }
     }
     if signal == libc::SIGKILL && super::state::is_frozen(&record) {
-        // A frozen process dies only once it is let go.
+        // A frozen process dies only once it is let go. Under the lock, or a pause at work would wait for
+        // what we undo.
+        let _locked = dir.lock()?;
         Cgroup::open(&record.cgroup)?.thaw()?;
     }
     Ok(0)

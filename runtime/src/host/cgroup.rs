@@ -79,12 +79,12 @@ pub fn probe() -> Result<CgroupFacts> {
     }
     let mut v1 = Vec::new();
     for (controllers, path) in lines(&own).filter(|(controllers, _)| !controllers.is_empty()) {
-        if let Some(mount) = find_v1(root, controllers, &mut mountinfo)? {
+        if let Some(mount) = find_v1(root, controllers, path, &mut mountinfo)? {
             v1.push(v1_hierarchy(mount, controllers, path, &mut mountinfo)?);
         }
     }
     v1.sort_by(|a, b| a.mount.cmp(&b.mount));
-    let v2 = find_v2(root, v1.is_empty(), &mut mountinfo)?
+    let v2 = find_v2(root, own_v2(&own), v1.is_empty(), &mut mountinfo)?
         .map(|mount| v2_hierarchy(mount, own_v2(&own), &mut mountinfo))
         .transpose()?;
     Ok(CgroupFacts { mode: mode(&v1, v2.as_ref()), v1, v2 })
@@ -128,7 +128,7 @@ fn own_v2(own: &str) -> &str {
 
 /// The usual places: `cpu,cpuacct` mounted under that name, or under one of its names by symlink.
 /// A plain directory of the right name lies on the tmpfs and does not count.
-fn find_v1(root: &Path, controllers: &str, table: &mut Mountinfo) -> Result<Option<PathBuf>> {
+fn find_v1(root: &Path, controllers: &str, own: &str, table: &mut Mountinfo) -> Result<Option<PathBuf>> {
     let name = controllers.strip_prefix("name=").unwrap_or(controllers);
     for candidate in std::iter::once(name).chain(name.split(',')) {
         let path = root.join(candidate);
@@ -136,17 +136,17 @@ fn find_v1(root: &Path, controllers: &str, table: &mut Mountinfo) -> Result<Opti
             return Ok(Some(path));
         }
     }
-    table.v1_mount(controllers)
+    table.v1_mount(controllers, own)
 }
 
-fn find_v2(root: &Path, search: bool, table: &mut Mountinfo) -> Result<Option<PathBuf>> {
+fn find_v2(root: &Path, own: &str, search: bool, table: &mut Mountinfo) -> Result<Option<PathBuf>> {
     let usual = root.join("unified");
     if is(&usual, magic::CGROUP2) {
         return Ok(Some(usual));
     }
     // Every host lists the v2 hierarchy in /proc/self/cgroup, mounted or not: only a host without any v1
     // hierarchy is worth reading the whole mount table for it.
-    if search { table.v2_mount() } else { Ok(None) }
+    if search { table.v2_mount(own) } else { Ok(None) }
 }
 
 fn is(path: &Path, filesystem: u64) -> bool {
@@ -193,17 +193,17 @@ impl Mountinfo {
         Ok(self.0.as_deref().unwrap_or_default())
     }
 
-    fn v1_mount(&mut self, controllers: &str) -> Result<Option<PathBuf>> {
+    fn v1_mount(&mut self, controllers: &str, own: &str) -> Result<Option<PathBuf>> {
         let wanted: Vec<&str> = controllers.split(',').collect();
-        let found = self.table()?.lines().filter_map(parse).find(|line| {
-            line.kind == "cgroup" && wanted.iter().all(|name| line.options.split(',').any(|o| o == *name))
-        });
-        Ok(found.map(|line| line.mount).filter(|mount| is(mount, magic::CGROUP)))
+        let has =
+            |line: &MountLine<'_>| wanted.iter().all(|name| line.options.split(',').any(|o| o == *name));
+        let found = usable(self.table()?, own, |line| line.kind == "cgroup" && has(line));
+        Ok(found.filter(|mount| is(mount, magic::CGROUP)))
     }
 
-    fn v2_mount(&mut self) -> Result<Option<PathBuf>> {
-        let found = self.table()?.lines().filter_map(parse).find(|line| line.kind == "cgroup2");
-        Ok(found.map(|line| line.mount).filter(|mount| is(mount, magic::CGROUP2)))
+    fn v2_mount(&mut self, own: &str) -> Result<Option<PathBuf>> {
+        let found = usable(self.table()?, own, |line| line.kind == "cgroup2");
+        Ok(found.filter(|mount| is(mount, magic::CGROUP2)))
     }
 
     /// The root of the mount at `mount`, where it can matter: we are not in the hierarchy's root, and the
@@ -217,6 +217,13 @@ impl Mountinfo {
         let found = self.table()?.lines().filter_map(parse).rfind(|line| line.mount == mount);
         Ok(found.map(|line| PathBuf::from(line.root)))
     }
+}
+
+/// The first mount that shows our own cgroup. The table also has the views of containers whose root
+/// filesystems are visible here: those show a container's cgroup, and maybe one that is gone.
+fn usable(table: &str, own: &str, wanted: impl Fn(&MountLine<'_>) -> bool) -> Option<PathBuf> {
+    let shows_us = |line: &MountLine<'_>| Path::new(own).starts_with(line.root);
+    table.lines().filter_map(parse).find(|line| wanted(line) && shows_us(line)).map(|line| line.mount)
 }
 
 /// One line of mountinfo (`proc_pid_mountinfo(5)`).
@@ -254,6 +261,17 @@ mod tests {
         let got = parse(line).unwrap();
         assert_eq!((got.root, got.kind, got.options), ("/docker/x", "cgroup", "rw,memory"));
         assert_eq!(got.mount, Path::new("/sys/fs/cgroup/a b"));
+    }
+
+    #[test]
+    fn view_of_a_container_is_not_taken_for_the_hosts() {
+        let table = "1 1 0:1 /c1 /lab/rootfs/sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n\
+                     2 1 0:1 / /mnt/pids rw - cgroup cgroup rw,pids\n";
+        let found = |own| usable(table, own, |line| line.options.contains("pids"));
+        assert_eq!(found("/"), Some("/mnt/pids".into()));
+        assert_eq!(found("/c10"), Some("/mnt/pids".into()));
+        assert_eq!(found("/c1/sub"), Some("/lab/rootfs/sys/fs/cgroup/pids".into()));
+        assert_eq!(usable("", "/", |_| true), None);
     }
 
     #[test]

@@ -20,7 +20,9 @@ use crate::spec::state::Status;
 pub use identity::Identity;
 pub use record::{Phase, Record};
 
-/// File names in a container's directory.
+/// File names in a container's directory. The intent is written before the first side effect and never
+/// again: it also says what to look for when the record is damaged.
+const INTENT: &CStr = c"intent.json";
 const RECORD: &CStr = c"state.json";
 const RECORD_NEW: &CStr = c".state.json";
 /// The process of the config, for `exec` without a process of its own.
@@ -192,27 +194,40 @@ impl StateDir {
         Ok(stat.links == 0)
     }
 
-    /// Reads the record; no lock is needed, since it is replaced at once.
+    /// Reads the record (of a container being created, the intent); no lock is needed, since it is replaced
+    /// at once.
     ///
     /// # Errors
     /// `state-missing` when `create` has not got that far or is over, `state-corrupt` when it cannot be read.
     pub fn load(&self) -> Result<Record> {
-        let text = self.read(RECORD)?.ok_or_else(|| match self.is_gone() {
-            Ok(true) => missing(&self.id),
-            _ => Error::new(
-                "state-missing",
-                format!("container {} has no record: its create did not finish", self.id),
-            )
-            .hint(format!("hull delete --force {}", self.id)),
-        })?;
+        let text = match self.read(RECORD)? {
+            Some(text) => text,
+            None => match self.read(INTENT)? {
+                Some(text) => text,
+                None => return Err(self.no_record()),
+            },
+        };
         Record::decode(&text).map_err(|why| {
-            let file = self.root.join(self.id.as_str()).join("state.json");
-            Error::new(
-                "state-corrupt",
-                format!("container {}: the record {} is unreadable: {why}", self.id, file.display()),
-            )
-            .hint(format!("hull delete --force {} ends what can be found of it", self.id))
+            let file = self.path().join("state.json");
+            let message =
+                format!("container {}: the record {} is unreadable: {why}", self.id, file.display());
+            Error::new("state-corrupt", message)
+                .hint(format!("hull delete --force {} ends it by what its create wrote down first", self.id))
         })
+    }
+
+    /// What `create` wrote down before its first side effect; `None` when it did not get that far, or when
+    /// it cannot be read.
+    pub fn load_intent(&self) -> Option<Record> {
+        self.read(INTENT).ok().flatten().and_then(|text| Record::decode(&text).ok())
+    }
+
+    fn no_record(&self) -> Error {
+        if self.is_gone().unwrap_or(false) {
+            return missing(&self.id);
+        }
+        let message = format!("container {} has no record: its create did not finish", self.id);
+        Error::new("state-missing", message).hint(format!("hull delete --force {}", self.id))
     }
 
     /// The process of the config, as text.
@@ -293,6 +308,14 @@ impl Locked {
     /// The directory, for what needs no lock.
     pub fn dir(&self) -> &StateDir {
         &self.dir
+    }
+
+    /// Writes down what is about to be made.
+    ///
+    /// # Errors
+    /// When the state root is full or read-only.
+    pub fn save_intent(&self, record: &Record) -> Result<()> {
+        self.write(INTENT, &record.encode())
     }
 
     /// Writes the record in place of the former one.

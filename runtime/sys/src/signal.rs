@@ -90,13 +90,14 @@ pub fn poll<const N: usize>(watched: [Interest<'_>; N], timeout_ms: i32) -> Resu
 
 /// Sleeps until it is killed, also when the parent is.
 pub fn wait_to_be_killed() -> ! {
-    // Without it the process ends at once, which its parent notices.
-    let killed_with_parent = crate::process::set_parent_death_signal(9).is_ok();
-    while killed_with_parent {
+    if crate::process::set_parent_death_signal(9).is_err() {
+        // The parent notices.
+        crate::process::exit(1);
+    }
+    loop {
         // SAFETY: takes and touches nothing.
         unsafe { libc::pause() };
     }
-    crate::process::exit(1)
 }
 
 /// Sends `signal` to this process itself.

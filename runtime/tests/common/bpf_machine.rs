@@ -4,10 +4,10 @@
 
 /// What a filter sees: `struct seccomp_data` without the instruction pointer, which no filter here reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub nr: u32,
-    pub arch: u32,
-    pub args: [u64; 6],
+pub(crate) struct Call {
+    pub(crate) nr: u32,
+    pub(crate) arch: u32,
+    pub(crate) args: [u64; 6],
 }
 
 impl Call {
@@ -26,10 +26,24 @@ impl Call {
     }
 }
 
-/// Runs a program of (code, jt, jf, k) and returns its verdict and the number of instructions run.
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// A `SECCOMP_RET_*` value.
+    pub(crate) verdict: u32,
+    /// Instructions run.
+    pub(crate) steps: usize,
+    /// Whether it looked at the system call number.
+    pub(crate) saw_nr: bool,
+}
+
+/// (code, jt, jf, k), as in `struct sock_filter`.
+pub(crate) type Instruction = (u16, u8, u8, u32);
+
+/// Runs a program.
 /// Panics where the kernel's checker would have refused the program.
-pub fn run(program: &[(u16, u8, u8, u32)], call: &Call) -> (u32, usize) {
-    let (mut pc, mut a, mut steps) = (0, 0_u32, 0);
+pub(crate) fn run(program: &[Instruction], call: &Call) -> Run {
+    let (mut pc, mut a, mut steps, mut saw_nr) = (0, 0_u32, 0, false);
     let mut scratch = [0_u32; 16];
     loop {
         let (code, jt, jf, k) = program[pc];
@@ -37,7 +51,10 @@ pub fn run(program: &[(u16, u8, u8, u32)], call: &Call) -> (u32, usize) {
         steps += 1;
         let mut branch = |holds: bool| pc += usize::from(if holds { jt } else { jf });
         match code {
-            0x20 => a = call.word(k),
+            0x20 => {
+                a = call.word(k);
+                saw_nr |= k == 0;
+            }
             0x02 => scratch[usize::try_from(k).unwrap()] = a,
             0x60 => a = scratch[usize::try_from(k).unwrap()],
             0x54 => a &= k,
@@ -46,7 +63,7 @@ pub fn run(program: &[(u16, u8, u8, u32)], call: &Call) -> (u32, usize) {
             0x25 => branch(a > k),
             0x35 => branch(a >= k),
             0x45 => branch(a & k != 0),
-            0x06 => return (k, steps),
+            0x06 => return Run { verdict: k, steps, saw_nr },
             _ => panic!("instruction {code:#x}"),
         }
     }

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hull_sys::bpf::Insn;
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::limits::{Limits, Place};
 use super::{CgroupRequest, Denied, DeviceProgram, Version};
 use crate::error::{Error, Field, Result};
+
+mod program;
 
 const DEVICES: &str = "linux.resources.devices";
 const DEVICES_FIELD: Field = Field::named(DEVICES);
@@ -63,7 +64,7 @@ pub(super) fn plan(
             let denied = if request.rootless { Denied::Skip } else { Denied::Fail };
             Ok(Some(DeviceProgram {
                 dir: place.dir,
-                program: program(&policy)?,
+                program: program::program(&policy)?,
                 rules: policy.text(),
                 denied,
             }))
@@ -249,112 +250,6 @@ fn v1_writes(policy: &Policy, place: Place, limits: &mut Limits, rootless: bool)
     for (what, access) in &policy.exceptions {
         limits.push(write(exception, format!("{what} {access}")));
     }
-}
-
-const CTX: u8 = 1;
-const KIND: u8 = 2;
-const ACCESS: u8 = 3;
-const MAJOR: u8 = 4;
-const MINOR: u8 = 5;
-
-/// `struct bpf_cgroup_dev_ctx`: kind in the low and access in the high half of the first word, major, minor.
-fn program(policy: &Policy) -> Result<Vec<Insn>> {
-    let mut program = Vec::with_capacity(9 + policy.exceptions.len() * 5);
-    if !policy.exceptions.is_empty() {
-        program.extend([
-            load(KIND, 0),
-            insn(0xbf, ACCESS | KIND << 4, 0, 0), // mov
-            insn(0x77, ACCESS, 0, 16),            // >>
-            insn(0x57, KIND, 0, 0xffff),          // &
-            load(MAJOR, 4),
-            load(MINOR, 8),
-        ]);
-    }
-    let mut hits = Vec::new();
-    for (what, access) in &policy.exceptions {
-        exception(&mut program, &mut hits, *what, *access, policy.allow_by_default)?;
-    }
-    program.extend(answer(policy.allow_by_default));
-    if !hits.is_empty() {
-        let hit = program.len();
-        for at in hits {
-            aim(&mut program, at, hit)?;
-        }
-        program.extend(answer(!policy.allow_by_default));
-    }
-    Ok(program)
-}
-
-/// One exception: jumps behind itself unless everything matches, and to the common answer if it does.
-fn exception(
-    program: &mut Vec<Insn>,
-    hits: &mut Vec<usize>,
-    what: Match,
-    access: Access,
-    deny: bool,
-) -> Result<()> {
-    // Device numbers of the kernel have 12 and 20 bits: a larger one never matches.
-    let number = |number: Option<u32>| number.map(i32::try_from).transpose();
-    let (Ok(major), Ok(minor)) = (number(what.major), number(what.minor)) else { return Ok(()) };
-    let mut misses = Vec::new();
-    let mut miss_unless = |program: &mut Vec<Insn>, register, value| {
-        misses.push(program.len());
-        program.push(insn(JNE, register, 0, value));
-    };
-    miss_unless(program, KIND, what.kind.bpf());
-    for (register, number) in [(MAJOR, major), (MINOR, minor)] {
-        if let Some(number) = number {
-            miss_unless(program, register, number);
-        }
-    }
-    if access == Access::ALL {
-        // The last comparison jumps to the answer itself.
-        if let Some(last) = misses.pop().and_then(|at| program.get_mut(at)) {
-            last.code = JEQ;
-        }
-        hits.push(program.len() - 1);
-    } else if deny {
-        // Denied when any requested access is: a hit is an overlap.
-        hits.push(program.len());
-        program.push(insn(JSET, ACCESS, 0, i32::from(access.0)));
-    } else {
-        // Allowed when every requested access is: a miss is anything beyond.
-        misses.push(program.len());
-        program.push(insn(JSET, ACCESS, 0, i32::from(Access::ALL.0 & !access.0)));
-        hits.push(program.len());
-        program.push(insn(JA, 0, 0, 0));
-    }
-    let next = program.len();
-    misses.into_iter().try_for_each(|at| aim(program, at, next))
-}
-
-const JA: u8 = 0x05;
-const JEQ: u8 = 0x15;
-const JSET: u8 = 0x45;
-const JNE: u8 = 0x55;
-
-fn insn(code: u8, regs: u8, off: i16, imm: i32) -> Insn {
-    Insn { code, regs, off, imm }
-}
-
-/// `dst = *(u32 *)(ctx + off)`.
-fn load(dst: u8, off: i16) -> Insn {
-    insn(0x61, dst | CTX << 4, off, 0)
-}
-
-/// `return allow`.
-fn answer(allow: bool) -> [Insn; 2] {
-    [insn(0xb7, 0, 0, i32::from(allow)), insn(0x95, 0, 0, 0)]
-}
-
-/// Points the jump at `at` to `target`; distances count from the instruction after the jump.
-fn aim(program: &mut [Insn], at: usize, target: usize) -> Result<()> {
-    let too_many = |_| Error::new("device-rules", "too many device rules").field(DEVICES_FIELD);
-    let distance = i16::try_from(target.saturating_sub(at + 1)).map_err(too_many)?;
-    if let Some(jump) = program.get_mut(at) {
-        jump.off = distance;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! | question | answer | source |
 //! |---|---|---|
 //! | several rules for one call | the first without arguments decides alone, else any that matches | libseccomp |
-//! | two of them match and differ | `verdicts::precedence` | libseccomp's order of tests |
+//! | two of them match and differ | `verdicts::in_order` | libseccomp's order of tests |
 //! | an argument named twice in a rule | each condition is a rule of its own | libcontainer |
 //! | a rule that says the default | left out, but its names count as known | runc |
 //! | a number above all named ones | ENOSYS, unless the default is ALLOW, LOG or TRACE | runc patchbpf |
@@ -22,9 +22,9 @@
 //!   conditions do, always; only equal conditions with different actions are refused.
 //! * libseccomp writes code for names an architecture lacks, at negative numbers no kernel has. hull
 //!   does not.
-//! * On x86 runc does not count the direct numbers of `socket`, `shmget`, .. (above 337) as named, and
-//!   on arm it counts arm's private calls (983041 and on), so that newer calls never get ENOSYS there.
-//!   Here the former count and the latter do not.
+//! * On x86 runc does not count `socket`, `shmget`, .. as naming their own numbers (337 to 402) and those
+//!   of socketcall(2) and ipc(2), and on arm it counts arm's private calls (983041 and on), so that newer
+//!   calls never get ENOSYS there. Here the former count and the latter do not.
 
 mod bpf;
 mod codegen;
@@ -180,8 +180,8 @@ const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
 
-/// The flags of the call. With none given runc asks for `SPEC_ALLOW`, and so does hull: the mitigation
-/// it waives costs far more than it is worth to a process that cannot be made to leak across itself.
+/// The flags of the call. With none given it is `SPEC_ALLOW`, as in runc: before Linux 5.16 a filter
+/// without it turns speculative store bypass off for the process, which costs it a good deal.
 fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Result<u32> {
     let Some(given) = seccomp.flags() else { return Ok(FLAG_SPEC_ALLOW & kernel_flags) };
     let mut flags = 0;
@@ -233,3 +233,6 @@ fn listener(seccomp: &LinuxSeccomp) -> Result<Option<Listener>> {
             .field(Field::item("linux.seccomp.syscalls", i).member("action"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ const EMPTY: u16 = u16::MAX;
 const _: () = assert!(COUNT * 2 <= SLOTS);
 
 /// An open-addressing hash index over the names, built by the compiler: a profile names hundreds of
-/// calls, and a binary search for each was a third of the time to compile it.
+/// calls, and this finds each in one or two comparisons.
 static INDEX: [u16; SLOTS] = build_index();
 
 const fn build_index() -> [u16; SLOTS] {

@@ -2,7 +2,7 @@
 //! It follows libseccomp where rules of one call meet, and writes no instruction.
 //! `plan` asks it for the ranges of a machine, `codegen` turns them into a program.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use oci_spec::runtime::LinuxSeccompOperator as Op;
 
@@ -75,6 +75,9 @@ pub(super) struct Verdicts<'a> {
     newer: Option<Verdict>,
 }
 
+/// A rule, by index, that is about a call; through which sub-call of it, if so.
+type Use = (u32, Option<u32>);
+
 impl<'a> Verdicts<'a> {
     /// Verdicts of a profile.
     ///
@@ -131,7 +134,7 @@ impl<'a> Verdicts<'a> {
         let mut largest = base;
         for same in abi.numbers().chunk_by(|a, b| a.0 == b.0) {
             let Some((nr, _)) = same.first().copied() else { continue };
-            if same.iter().any(|(_, name)| self.profile.mentions(NameId(*name))) {
+            if same.iter().any(|(_, name)| self.mentions(abi, NameId(*name))) {
                 if abi == Abi::Arm && nr >= ARM_PRIVATE && largest < ARM_PRIVATE {
                     self.above(ranges, largest, base);
                     ranges.since(ARM_PRIVATE, self.default());
@@ -149,6 +152,12 @@ impl<'a> Verdicts<'a> {
         Ok(self.above(ranges, largest, base))
     }
 
+    /// Whether the profile has a name, or one that is called through it.
+    fn mentions(&self, abi: Abi, name: NameId) -> bool {
+        self.profile.mentions(name)
+            || abi.multiplexed(name).iter().any(|(call, _)| self.profile.mentions(NameId(*call)))
+    }
+
     /// Everything above `largest` is newer. runc counts a profile that names nothing, or only number 0,
     /// as one that knows no call of this ABI, and leaves it alone.
     fn above(&self, ranges: &mut Ranges, largest: u32, base: u32) -> Option<Verdict> {
@@ -159,47 +168,57 @@ impl<'a> Verdicts<'a> {
 
     /// The verdict on a number with these names, `None` when no rule is about it.
     fn verdict(&mut self, abi: Abi, same: &[(u32, u16)]) -> Result<Option<Verdict>> {
-        let mut uses: Vec<(u32, Option<u32>)> = Vec::new();
+        if let Some(verdict) = self.plain(abi, same) {
+            return Ok(verdict);
+        }
+        let mut uses: Vec<Use> = Vec::new();
         for (_, name) in same {
             let name = NameId(*name);
-            let multiplexed = abi.multiplexed(name);
-            if let ([.., (_, last)], [], [use_]) = (same, multiplexed, self.profile.uses(name))
-                && *last == name.0
-                && uses.is_empty()
-                && let Some(Rule { action, conditions, .. }) = self.profile.rules.get(*use_ as usize)
-                && conditions.is_empty()
-            {
-                // The common case: one rule, no conditions.
-                return Ok(Some(Verdict::Return(*action)));
-            }
-            uses.extend(self.profile.uses(name).iter().map(|use_| (*use_, None)));
-            for (call, value) in multiplexed {
-                uses.extend(self.profile.uses(NameId(*call)).iter().map(|use_| (*use_, Some(*value))));
+            uses.extend(self.profile.uses(name).iter().map(|rule| (*rule, None)));
+            for (call, value) in abi.multiplexed(name) {
+                uses.extend(self.profile.uses(NameId(*call)).iter().map(|rule| (*rule, Some(*value))));
             }
         }
-        if uses.is_empty() {
-            return Ok(None);
+        uses.sort_unstable();
+        match same {
+            [(_, name), ..] if !uses.is_empty() => self.decide(abi, &uses, NameId(*name)).map(Some),
+            _ => Ok(None),
         }
-        uses.sort();
-        let name = same.first().map_or("", |(_, name)| names::name(NameId(*name)));
-        self.decide(abi, &uses, name).map(Some)
+    }
+
+    /// The verdict where it is plain, as it is for nearly all numbers: one name, one rule at most, and no
+    /// conditions.
+    fn plain(&self, abi: Abi, same: &[(u32, u16)]) -> Option<Option<Verdict>> {
+        let [(_, name)] = same else { return None };
+        let name = NameId(*name);
+        match self.profile.uses(name) {
+            _ if !abi.multiplexed(name).is_empty() => None,
+            [] => Some(None),
+            [rule] => {
+                let Rule { action, conditions, .. } = &self.profile.rules[*rule as usize];
+                conditions.is_empty().then_some(Some(Verdict::Return(*action)))
+            }
+            _ => None,
+        }
     }
 
     /// What several rules of one call say together, in libseccomp's way: the first without conditions
-    /// decides alone; else all are tried in the order of [`precedence`].
-    fn decide(&mut self, abi: Abi, uses: &[(u32, Option<u32>)], name: &str) -> Result<Verdict> {
+    /// decides alone; else all are tried as [`in_order`] has them.
+    fn decide(&mut self, abi: Abi, uses: &[Use], name: NameId) -> Result<Verdict> {
         let argument_mask = abi.argument_mask();
-        let mut rules = Vec::with_capacity(uses.len());
-        for (use_, subcall) in uses {
-            let Some(rule) = self.profile.rules.get(*use_ as usize) else { continue };
+        let mut rules = Vec::new();
+        for (rule, subcall) in uses {
+            let rule = &self.profile.rules[*rule as usize];
             let conditions = narrow(&rule.conditions, argument_mask, *subcall);
             if conditions.is_empty() {
                 return Ok(Verdict::Return(rule.action));
             }
             rules.push(Rule { conditions, ..*rule });
         }
-        rules.sort_by(|a, b| precedence(&a.conditions, &b.conditions));
-        let check = Check { cases: without_repeats(rules, name)?, argument_mask };
+        if rules.len() > MAX_INSTRUCTIONS {
+            return Err(too_large(rules.len()));
+        }
+        let check = Check { cases: without_repeats(in_order(rules), names::name(name))?, argument_mask };
         let index = self.checks.iter().position(|known| *known == check);
         Ok(Verdict::Check(index.unwrap_or_else(|| {
             self.checks.push(check);
@@ -224,46 +243,55 @@ fn narrow(conditions: &[Condition], argument_mask: u64, subcall: Option<u32>) ->
     call.into_iter().chain(own).filter(|c| c.mask != 0).collect()
 }
 
-/// Which of two rules of a call is tried first, as libseccomp arranges them (it matters only when both
-/// can match and their actions differ): later arguments before earlier, equalities before upper bounds
-/// before lower bounds, tight before wide, and of two that start alike the one with fewer conditions.
-fn precedence(a: &[Condition], b: &[Condition]) -> Ordering {
-    let class = |op: Op| match op {
-        Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => 0,
-        Op::ScmpCmpLt | Op::ScmpCmpLe => 1,
-        Op::ScmpCmpGe | Op::ScmpCmpGt => 2,
-    };
-    for (a, b) in a.iter().zip(b) {
-        let values = match a.op {
-            Op::ScmpCmpLt | Op::ScmpCmpLe => a.value.cmp(&b.value),
-            Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq | Op::ScmpCmpGe | Op::ScmpCmpGt => {
-                b.value.cmp(&a.value)
-            }
-        };
-        let order = b.arg.cmp(&a.arg).then(class(a.op).cmp(&class(b.op))).then(values);
-        if order != Ordering::Equal {
-            return order;
+/// The rules in the order they are tried, as libseccomp arranges them. It matters only when two can match
+/// and their actions differ: later arguments come before earlier ones, equalities before upper bounds
+/// before lower bounds, tight before wide, what was said first before what was said later; and of rules
+/// that start alike the one with fewer conditions comes first.
+fn in_order(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut ranked: Vec<(Vec<Rank>, Rule)> = Vec::with_capacity(rules.len());
+    for (age, rule) in rules.into_iter().enumerate() {
+        let mut rank = Vec::with_capacity(rule.conditions.len());
+        for (depth, condition) in rule.conditions.iter().enumerate() {
+            // A condition is as old as the first rule that starts alike up to it.
+            let alike = |other: &Rule| other.conditions.get(..=depth) == rule.conditions.get(..=depth);
+            let first = ranked.iter().find(|(_, other)| alike(other)).and_then(|(rank, _)| rank.get(depth));
+            rank.push(Rank::of(condition, first.map_or(age, |rank| rank.age)));
         }
+        ranked.push((rank, rule));
     }
-    a.len().cmp(&b.len())
+    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.into_iter().map(|(_, rule)| rule).collect()
 }
 
-/// Drops rules that say again what one before says. Two that differ in the action alone contradict each
-/// other; libseccomp refuses them (EEXIST), and so runc does not start the container either.
-fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
-    if rules.len() > MAX_INSTRUCTIONS {
-        return Err(too_large(rules.len()));
+/// Where a condition stands among others; see [`in_order`].
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    arg: Reverse<u8>,
+    class: u8,
+    tightness: Reverse<u64>,
+    age: usize,
+}
+
+impl Rank {
+    fn of(condition: &Condition, age: usize) -> Self {
+        let Condition { arg, op, value, .. } = *condition;
+        let (class, tightness) = match op {
+            Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => (0, value),
+            Op::ScmpCmpLt | Op::ScmpCmpLe => (1, !value),
+            Op::ScmpCmpGe | Op::ScmpCmpGt => (2, value),
+        };
+        Self { arg: Reverse(arg), class, tightness: Reverse(tightness), age }
     }
-    let mut kept: Vec<Case> = Vec::with_capacity(rules.len());
+}
+
+/// Drops rules that say again what one before says; the rules are in order, so twins are neighbours.
+/// Two that differ in the action alone contradict each other; libseccomp refuses them (EEXIST), and so
+/// runc does not start the container either.
+fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
+    let mut cases: Vec<Case> = Vec::with_capacity(rules.len());
     for Rule { action, conditions, element } in rules {
-        // Equal conditions stand among those of equal precedence.
-        let twin = kept
-            .iter()
-            .rev()
-            .take_while(|k| precedence(&k.conditions, &conditions) == Ordering::Equal)
-            .find(|k| k.conditions == conditions);
-        match twin {
-            None => kept.push(Case { action, conditions }),
+        match cases.last().filter(|last| last.conditions == conditions) {
+            None => cases.push(Case { action, conditions }),
             Some(twin) if twin.action == action => {}
             Some(twin) => {
                 let message = format!(
@@ -276,7 +304,7 @@ fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
             }
         }
     }
-    Ok(kept)
+    Ok(cases)
 }
 
 /// The profile needs a program longer than the kernel takes.

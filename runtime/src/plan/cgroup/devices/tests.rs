@@ -1,5 +1,8 @@
 //! The rules, and the program run by an interpreter of the few instructions it is made of.
 
+use hull_sys::bpf::Insn;
+
+use super::program::program;
 use super::*;
 
 fn policy_of(rules: &str) -> Result<Policy> {
@@ -15,7 +18,14 @@ fn run(program: &[Insn], kind: u32, access: u32, major: u32, minor: u32) -> bool
     loop {
         let Insn { code, regs, off, imm } = program[at];
         let (dst, src) = (usize::from(regs & 15), usize::from(regs >> 4));
+        let value = u64::from(imm.cast_unsigned());
+        let mut skip = 0;
         let jump = match code {
+            0x18 => {
+                registers[dst] = value | u64::from(program[at + 1].imm.cast_unsigned()) << 32;
+                skip = 1;
+                false
+            }
             0x61 => {
                 assert_eq!(src, 1);
                 registers[dst] = context[usize::try_from(off).unwrap() / 4].into();
@@ -26,24 +36,30 @@ fn run(program: &[Insn], kind: u32, access: u32, major: u32, minor: u32) -> bool
                 false
             }
             0xb7 => {
-                registers[dst] = u64::try_from(imm).unwrap();
+                registers[dst] = value;
                 false
             }
             0x77 => {
                 registers[dst] >>= imm;
                 false
             }
-            0x57 => {
-                registers[dst] &= u64::try_from(imm).unwrap();
+            0x7f => {
+                registers[dst] >>= registers[src];
                 false
             }
-            JA => true,
-            JEQ => registers[dst] == u64::try_from(imm).unwrap(),
-            JNE => registers[dst] != u64::try_from(imm).unwrap(),
-            JSET => registers[dst] & u64::try_from(imm).unwrap() != 0,
+            0x57 => {
+                registers[dst] &= value;
+                false
+            }
+            0x05 => true,
+            0x15 => registers[dst] == value,
+            0x25 => registers[dst] > value,
+            0x45 => registers[dst] & value != 0,
+            0x55 => registers[dst] != value,
             0x95 => return registers[0] != 0,
             other => panic!("instruction {other:#x}"),
         };
+        at += skip;
         at += 1 + if jump { usize::try_from(off).unwrap() } else { 0 };
     }
 }
@@ -65,8 +81,8 @@ fn compare(rules: &str) {
     let program = program(&policy).unwrap();
     for kind in [Kind::Block, Kind::Char] {
         for access in 1..=7 {
-            for major in [0, 1, 5, 8, 10, 136, 4095] {
-                for minor in [0, 1, 2, 3, 5, 9, 11, 200] {
+            for major in [0, 1, 5, 8, 9, 10, 136, 4095] {
+                for minor in [0, 1, 2, 3, 5, 8, 9, 11, 63, 64, 67, 200] {
                     let got = run(&program, kind.bpf().cast_unsigned(), access.into(), major, minor);
                     let want = v1_answer(&policy, kind, access, major, minor);
                     assert_eq!(got, want, "{rules}: {kind:?} {access} {major}:{minor}");
@@ -87,6 +103,16 @@ fn program_answers_what_v1_answers() {
             {"allow": true, "type": "b", "major": 8, "access": "r"},
             {"allow": true, "type": "b", "minor": 9, "access": "rwm"},
             {"allow": true, "type": "c", "access": "r"}]"#,
+    );
+    compare(
+        r#"[{"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 10, "minor": 63, "access": "rw"},
+            {"allow": true, "type": "c", "major": 10, "minor": 200, "access": "rw"},
+            {"allow": true, "type": "c", "major": 10, "minor": 3, "access": "rw"},
+            {"allow": true, "type": "c", "major": 10, "minor": 11, "access": "rw"},
+            {"allow": true, "type": "b", "major": 5000000000, "minor": 11, "access": "rw"}]"#
+            .replace("5000000000", "4294967295")
+            .as_str(),
     );
     compare(
         r#"[{"allow": true, "type": "a", "access": "rwm"},
@@ -114,7 +140,9 @@ fn usual_list_is_small() {
             "allow c 136:* rwm",
         ]
     );
-    assert!(program(&policy).unwrap().len() < 45);
+    let program_of = |policy| program(policy).unwrap();
+    let jumps = |insn: &&Insn| insn.code & 7 == 5 && !matches!(insn.code, 0x05 | 0x95);
+    assert_eq!(program_of(&policy).iter().filter(jumps).count(), 12);
     let all = policy_of(r#"[{"allow": true, "access": "rwm"}]"#).unwrap();
     assert_eq!(program(&all).unwrap().len(), 2);
 }
