@@ -123,10 +123,12 @@ fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
                     }
                     let next = queue.lock().expect("queue").next();
                     let Some((number, test)) = next else { break };
-                    let verdict = match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known) {
-                        Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
-                        None => supervise::launch(test, &shared, &engines, number),
-                    };
+                    let verdict =
+                        match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known)
+                        {
+                            Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
+                            None => supervise::launch(test, &shared, &engines, number),
+                        };
                     results.lock().expect("results").add(&full_name(test), &verdict);
                 }
             });

@@ -5,15 +5,22 @@ use hull_integration::{Engine, Lab, TestResult, View, skip, tests};
 use std::time::Duration;
 
 const SHORT_CAPS: &[(&str, &str)] = &[
-    ("runc", "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)"),
-    ("crun", "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)"),
+    (
+        "runc",
+        "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)",
+    ),
+    (
+        "crun",
+        "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)",
+    ),
 ];
 const RLIMITS: &[(&str, &str)] = &[
     ("runc", "wanted: a hard limit that cannot be raised does not stop the container"),
     ("crun", "wanted: a hard limit that cannot be raised does not stop the container"),
 ];
 /// docker 20.10 knows only `permission denied` as 126.
-const DIRECTORY: &[(&str, &str)] = &[("crun", "contract 15: docker 20.10 needs `permission denied` for a directory")];
+const DIRECTORY: &[(&str, &str)] =
+    &[("crun", "contract 15: docker 20.10 needs `permission denied` for a directory")];
 
 tests! {
     run_passes_output_and_exit_code.engine(Engine::Docker),
@@ -98,7 +105,9 @@ fn a_private_cgroup_namespace(lab: &Lab) -> TestResult {
 fn restart_policy_starts_it_three_times_more(lab: &Lab) -> TestResult {
     let docker = lab.engine()?;
     let name = docker.up(&["--restart", "on-failure:3"], &["false"]);
-    lab.eventually("three restarts", || docker.inspect(&name, "{{.RestartCount}} {{.State.Status}}") == "3 exited");
+    lab.eventually("three restarts", || {
+        docker.inspect(&name, "{{.RestartCount}} {{.State.Status}}") == "3 exited"
+    });
     Ok(())
 }
 
@@ -124,7 +133,10 @@ fn builds(lab: &Lab, buildkit: &str) -> TestResult {
     let tag = format!("{}-{buildkit}", lab.tag);
     let parent = format!("--cgroup-parent=/{}", lab.tag);
     let build = |context: &str| {
-        docker.call(&["build", "--no-cache", &parent, "-t", &tag, context]).env("DOCKER_BUILDKIT", buildkit).go()
+        docker
+            .call(&["build", "--no-cache", &parent, "-t", &tag, context])
+            .env("DOCKER_BUILDKIT", buildkit)
+            .go()
     };
     let output = build(&failing_context(lab)?);
     assert!(output.rc > 0, "{output}");
@@ -151,18 +163,21 @@ fn a_remapped_root_is_an_ordinary_user_outside(lab: &Lab) -> TestResult {
     let pid = docker.inspect(&name, "{{.State.Pid}}");
     let status = docker.near(&["grep", "Uid", &format!("/proc/{pid}/status")]).go().ok().text();
     assert_eq!(status.split_whitespace().nth(1), Some("200000"));
-    let output = docker.go(&["exec", &name, "sh", "-c", "id -u; touch /made /tmp/made; cat /proc/self/uid_map"]).ok();
+    let output =
+        docker.go(&["exec", &name, "sh", "-c", "id -u; touch /made /tmp/made; cat /proc/self/uid_map"]).ok();
     assert_eq!(output.text().split_whitespace().collect::<Vec<_>>(), ["0", "0", "200000", "65536"]);
     docker.go(&["stop", &name]).ok();
     assert_eq!(docker.inspect(&name, "{{.State.ExitCode}}"), "7");
-    let output = docker.sh(&["--read-only", "--tmpfs", "/scratch", "-u", "1000"], "id -u; touch /scratch/x").ok();
+    let output =
+        docker.sh(&["--read-only", "--tmpfs", "/scratch", "-u", "1000"], "id -u; touch /scratch/x").ok();
     assert_eq!(output.text(), "1000");
     Ok(())
 }
 
 fn a_container_outlives_its_daemon(lab: &Lab) -> TestResult {
     let docker = lab.engine()?;
-    let stays = docker.up(&[], &["sh", "-c", "trap 'exit 9' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"]);
+    let stays = docker
+        .up(&[], &["sh", "-c", "trap 'exit 9' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"]);
     let ends = docker.up_waiting(&[]);
     let pid = docker.inspect(&stays, "{{.State.Pid}}");
     let pid_of_other = docker.inspect(&ends, "{{.State.Pid}}");
@@ -172,7 +187,8 @@ fn a_container_outlives_its_daemon(lab: &Lab) -> TestResult {
     assert_eq!(docker.inspect(&stays, "{{.State.Pid}}"), pid);
     let before = count();
     lab.eventually("more lines", || count() > before);
-    let numbers: Vec<usize> = docker.go(&["logs", &stays]).out().lines().filter_map(|l| l.parse().ok()).collect();
+    let numbers: Vec<usize> =
+        docker.go(&["logs", &stays]).out().lines().filter_map(|l| l.parse().ok()).collect();
     assert!(numbers.iter().enumerate().all(|(i, n)| *n == i + 1), "a gap: {numbers:?}");
     docker.go(&["exec", &stays, "true"]).ok();
     lab.eventually("the end of the other", || docker.inspect(&ends, "{{.State.ExitCode}}") == "7");

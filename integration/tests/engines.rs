@@ -15,7 +15,8 @@ pub(super) fn run_passes_output_and_exit_code(lab: &Lab) -> TestResult {
 }
 
 pub(super) fn run_passes_stdin(lab: &Lab) -> TestResult {
-    let output = lab.engine()?.run(&["--rm", "-i"], &["sh", "-c", "cat; exit 3"]).stdin("one\ntwo\n").go().rc(3);
+    let output =
+        lab.engine()?.run(&["--rm", "-i"], &["sh", "-c", "cat; exit 3"]).stdin("one\ntwo\n").go().rc(3);
     assert_eq!(output.out(), "one\ntwo\n");
     Ok(())
 }
@@ -41,7 +42,8 @@ pub(super) fn a_failed_run_leaves_a_name_that_can_be_used_again(lab: &Lab) -> Te
     let engine = lab.engine()?;
     let name = lab.new_id();
     engine.run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["nosuchcommand"]).go().rc(127);
-    let output = engine.run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["echo", "again"]).go().ok();
+    let output =
+        engine.run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["echo", "again"]).go().ok();
     assert_eq!(output.text(), "again");
     Ok(())
 }
@@ -265,7 +267,12 @@ pub(super) fn privileged_gets_what_the_host_can_give(lab: &Lab) -> TestResult {
     // An engine asks for the capabilities it knows by name.
     let known = if engine.is_podman() { u64::MAX } else { (1 << 38) - 1 };
     assert_eq!(format!("{got:x}"), format!("{:x}", ours & known));
-    let output = engine.sh(&["--privileged"], "ls /dev/kmsg /dev/full; grep -c ^Seccomp:.0 /proc/self/status; touch /proc/sys/kernel/x 2>&1").rc(1);
+    let output = engine
+        .sh(
+            &["--privileged"],
+            "ls /dev/kmsg /dev/full; grep -c ^Seccomp:.0 /proc/self/status; touch /proc/sys/kernel/x 2>&1",
+        )
+        .rc(1);
     assert!(output.out().starts_with("/dev/full\n/dev/kmsg\n1\n"), "{output}");
     Ok(())
 }
@@ -342,7 +349,8 @@ pub(super) fn init_is_the_first_process(lab: &Lab) -> TestResult {
 
 pub(super) fn a_read_only_root_with_writable_places(lab: &Lab) -> TestResult {
     let flags = ["--read-only", "--tmpfs", "/scratch:size=1024k,mode=1777", "-v", "/data"];
-    let output = lab.engine()?.sh(&flags, "touch /x; touch /scratch/x /data/x && grep ' /scratch ' /proc/mounts");
+    let output =
+        lab.engine()?.sh(&flags, "touch /x; touch /scratch/x /data/x && grep ' /scratch ' /proc/mounts");
     assert!(output.err().contains("Read-only file system"), "{output}");
     assert!(output.out().contains("size=1024k"), "{output}");
     Ok(())
@@ -354,7 +362,8 @@ pub(super) fn volumes_are_bound(lab: &Lab) -> TestResult {
     let at = dir.display();
     let volumes = [format!("{at}:/rw"), format!("{at}:/ro:ro"), format!("{at}/file:/etc/one:ro")];
     let flags = ["-v", &volumes[0], "-v", &volumes[1], "-v", &volumes[2]];
-    let output = lab.engine()?.sh(&flags, "cat /ro/file /etc/one; touch /ro/x; touch /etc/one; touch /rw/made");
+    let output =
+        lab.engine()?.sh(&flags, "cat /ro/file /etc/one; touch /ro/x; touch /etc/one; touch /rw/made");
     assert_eq!(output.out(), "text\ntext\n");
     assert_eq!(output.err().matches("Read-only file system").count(), 2, "{output}");
     assert!(dir.join("made").exists());
@@ -428,8 +437,14 @@ pub(super) fn namespaces_of_a_container_can_be_joined(lab: &Lab) -> TestResult {
 }
 
 pub(super) fn names_are_set(lab: &Lab) -> TestResult {
-    let output = lab.engine()?.sh(&["--hostname", "box.example.org", "--add-host", "other:10.9.8.7"], "hostname; grep other /etc/hosts");
-    assert_eq!(output.text().split_whitespace().collect::<Vec<_>>(), ["box.example.org", "10.9.8.7", "other"]);
+    let output = lab.engine()?.sh(
+        &["--hostname", "box.example.org", "--add-host", "other:10.9.8.7"],
+        "hostname; grep other /etc/hosts",
+    );
+    assert_eq!(
+        output.text().split_whitespace().collect::<Vec<_>>(),
+        ["box.example.org", "10.9.8.7", "other"]
+    );
     Ok(())
 }
 
@@ -441,13 +456,22 @@ pub(super) fn sysctls_of_the_own_network_are_set(lab: &Lab) -> TestResult {
 }
 
 pub(super) fn no_network_is_only_loopback(lab: &Lab) -> TestResult {
-    let output = lab.engine()?.sh(&["--network", "none", "--cap-add", "NET_RAW"], "ls /sys/class/net; ping -c 1 127.0.0.1 | grep -c ttl=").ok();
+    let output = lab
+        .engine()?
+        .sh(
+            &["--network", "none", "--cap-add", "NET_RAW"],
+            "ls /sys/class/net; ping -c 1 127.0.0.1 | grep -c ttl=",
+        )
+        .ok();
     assert_eq!(output.out(), "lo\n1\n");
     Ok(())
 }
 
 fn address(engine: &Caller<'_>, name: &str) -> String {
-    engine.go(&["exec", name, "sh", "-c", "ip -4 -o addr show eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'"]).ok().text()
+    engine
+        .go(&["exec", name, "sh", "-c", "ip -4 -o addr show eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'"])
+        .ok()
+        .text()
 }
 
 pub(super) fn containers_on_a_bridge_reach_each_other(lab: &Lab) -> TestResult {
@@ -470,7 +494,11 @@ pub(super) fn a_published_port_is_reached_from_the_host(lab: &Lab) -> TestResult
     let busybox = lab.busybox();
     let url = format!("http://127.0.0.1:{port}/passwd");
     lab.eventually("an answer on the published port", || {
-        engine.near(&[&busybox.to_string_lossy(), "wget", "-q", "-O", "-", &url]).go().out().starts_with("root:x:0")
+        engine
+            .near(&[&busybox.to_string_lossy(), "wget", "-q", "-O", "-", &url])
+            .go()
+            .out()
+            .starts_with("root:x:0")
     });
     Ok(())
 }
@@ -482,7 +510,15 @@ pub(super) fn out_of_memory_is_137_and_said(lab: &Lab) -> TestResult {
     let engine = lab.engine()?;
     let name = lab.new_id();
     let flags = ["-m", "16m", "--memory-swap", "16m"];
-    engine.run_of(hull_integration::engine::IMAGE, &name, &flags, &["sh", "-c", "exec tail -c 200000000 /dev/zero"]).go().rc(137);
+    engine
+        .run_of(
+            hull_integration::engine::IMAGE,
+            &name,
+            &flags,
+            &["sh", "-c", "exec tail -c 200000000 /dev/zero"],
+        )
+        .go()
+        .rc(137);
     assert_eq!(engine.inspect(&name, "{{.State.ExitCode}}"), "137");
     // conmon does not notice it on cgroup v1, whatever the runtime.
     if !engine.is_podman() || lab.host.mode == Mode::V2 {
@@ -497,13 +533,31 @@ pub(super) fn limits_arrive_in_the_cgroup(lab: &Lab) -> TestResult {
         lab.needs_controller(controller)?;
     }
     let engine = lab.engine()?;
-    let flags = ["-m", "64m", "--memory-swap", "96m", "--cpus", "0.5", "--cpu-shares", "256", "--cpuset-cpus", "0", "--pids-limit", "50"];
+    let flags = [
+        "-m",
+        "64m",
+        "--memory-swap",
+        "96m",
+        "--cpus",
+        "0.5",
+        "--cpu-shares",
+        "256",
+        "--cpuset-cpus",
+        "0",
+        "--pids-limit",
+        "50",
+    ];
     let name = engine.up(&flags, &["sleep", "1000"]);
     let pid = engine.inspect(&name, "{{.State.Pid}}");
     let table = engine.near(&["cat", &format!("/proc/{pid}/cgroup")]).go().ok().out();
     let v2 = lab.host.mode == Mode::V2;
     let files: &[(&str, &str, &str)] = if v2 {
-        &[("", "memory.max", "67108864"), ("", "cpu.max", "50000 100000"), ("", "cpuset.cpus", "0"), ("", "pids.max", "50")]
+        &[
+            ("", "memory.max", "67108864"),
+            ("", "cpu.max", "50000 100000"),
+            ("", "cpuset.cpus", "0"),
+            ("", "pids.max", "50"),
+        ]
     } else {
         &[
             ("memory", "memory.limit_in_bytes", "67108864"),
@@ -516,9 +570,17 @@ pub(super) fn limits_arrive_in_the_cgroup(lab: &Lab) -> TestResult {
     };
     for (controller, file, value) in files {
         let mut lines = table.lines().map(|l| l.splitn(3, ':').skip(1));
-        let path = lines.find_map(|mut l| l.next().filter(|c| c.split(',').any(|c| c == *controller)).and(l.next()));
-        let at = lab.host.v1.iter().find(|(c, _)| c == controller).map_or("/sys/fs/cgroup".into(), |(_, at)| at.clone());
-        let text = fs::read_to_string(at.join(path.ok_or("no line of the controller")?.trim_start_matches('/')).join(file))?;
+        let path =
+            lines.find_map(|mut l| l.next().filter(|c| c.split(',').any(|c| c == *controller)).and(l.next()));
+        let at = lab
+            .host
+            .v1
+            .iter()
+            .find(|(c, _)| c == controller)
+            .map_or("/sys/fs/cgroup".into(), |(_, at)| at.clone());
+        let text = fs::read_to_string(
+            at.join(path.ok_or("no line of the controller")?.trim_start_matches('/')).join(file),
+        )?;
         assert_eq!(text.trim(), *value, "{file}");
     }
     engine.go(&["exec", &name, "true"]).ok();

@@ -87,7 +87,8 @@ impl Caller<'_> {
     /// `up` of a shell that says "up", ends with 7 on TERM and waits for it.
     #[track_caller]
     pub fn up_waiting(&self, flags: &[&str]) -> String {
-        let name = self.up(flags, &["sh", "-c", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"]);
+        let name = self
+            .up(flags, &["sh", "-c", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"]);
         self.lab.eventually("the first line of the log", || self.go(&["logs", &name]).out().contains("up"));
         name
     }
@@ -107,7 +108,8 @@ impl Caller<'_> {
     /// A program of the host in the engine's namespaces.
     pub fn near(&self, words: &[&str]) -> Call {
         let pid = fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
-        let mut argv: Vec<OsString> = ["nsenter", "-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"].map(OsString::from).into();
+        let mut argv: Vec<OsString> =
+            ["nsenter", "-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"].map(OsString::from).into();
         argv.extend(words.iter().map(OsString::from));
         Call::new(self.lab, argv).env("PATH", search_path(&self.dir)).env("TMPDIR", &self.dir)
     }
@@ -142,13 +144,17 @@ pub(crate) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, St
         }
         let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"]).env("PATH", search_path(dir)).stdin(Stdio::null());
+        command
+            .args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"])
+            .env("PATH", search_path(dir))
+            .stdin(Stdio::null());
         let runtime = std::env::var_os("HULL_LAB_RUNTIME").unwrap_or_default();
         command.args(podman(dir, Path::new(&runtime)));
         command
     };
     let list = command().args(["ps", "-aq", "--filter", &format!("name={tag}c")]).output()?;
-    let ids: Vec<String> = String::from_utf8_lossy(&list.stdout).split_whitespace().map(String::from).collect();
+    let ids: Vec<String> =
+        String::from_utf8_lossy(&list.stdout).split_whitespace().map(String::from).collect();
     if !ids.is_empty() {
         let removed = command().args(["rm", "-f", "-v"]).args(&ids).output()?;
         if !removed.status.success() {

@@ -16,11 +16,11 @@ pub mod place;
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
 
+use crate::View;
 use crate::cgroup::{remove_tagged, tagged};
 use crate::lab::which;
 use crate::supervise::{Shared, Verdict};
 use crate::sys::Pidfd;
-use crate::View;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::PipeWriter;
@@ -131,7 +131,8 @@ impl Engines {
     /// The directory of an engine, which is started if nobody has; else the verdict of every test that needs it.
     pub(crate) fn get(&self, engine: Engine, view: View, shared: &Shared) -> Result<PathBuf, Verdict> {
         let place = Arc::clone(self.known.lock().expect("engines").entry((engine, view.word())).or_default());
-        let verdict = |outcome: &str, text: &String| Verdict { outcome: outcome.into(), text: text.clone(), ms: 0 };
+        let verdict =
+            |outcome: &str, text: &String| Verdict { outcome: outcome.into(), text: text.clone(), ms: 0 };
         match place.get_or_init(|| start(engine, view, shared)) {
             Place::Up(running) => Ok(running.dir.clone()),
             Place::Missing(why) => Err(verdict("skip", why)),
@@ -142,7 +143,8 @@ impl Engines {
     /// Stops them all. A name and a verdict for each: nothing of them must be left.
     pub(crate) fn stop(self) -> Vec<(String, Verdict)> {
         let known = self.known.into_inner().expect("engines");
-        let places = known.into_iter().filter_map(|(key, place)| Some((key, Arc::into_inner(place)?.into_inner()?)));
+        let places =
+            known.into_iter().filter_map(|(key, place)| Some((key, Arc::into_inner(place)?.into_inner()?)));
         places
             .filter_map(|((engine, view), place)| match place {
                 Place::Up(running) => {

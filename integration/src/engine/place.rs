@@ -142,7 +142,14 @@ fn rootfs(words: &Words) -> Result<(), Stop> {
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
-    let tar = Command::new(busybox).arg("tar").arg("-C").arg(&root).arg("-cf").arg(image_tar(words)).arg(".").status()?;
+    let tar = Command::new(busybox)
+        .arg("tar")
+        .arg("-C")
+        .arg(&root)
+        .arg("-cf")
+        .arg(image_tar(words))
+        .arg(".")
+        .status()?;
     if tar.success() { Ok(()) } else { Err(Stop::Fail(format!("tar of the image: {tar}"))) }
 }
 
@@ -230,7 +237,11 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
         dir.join("containerd.sock"),
     );
     fs::write(dir.join("containerd.toml"), config)?;
-    daemons.push(Daemon::start(words, "containerd", vec!["containerd".into(), "-c".into(), at("containerd.toml")])?);
+    daemons.push(Daemon::start(
+        words,
+        "containerd",
+        vec!["containerd".into(), "-c".into(), at("containerd.toml")],
+    )?);
     let mut argv: Vec<OsString> = vec!["dockerd".into(), "-H".into()];
     let mut socket = OsString::from("unix://");
     socket.push(at("docker.sock"));
@@ -361,7 +372,9 @@ fn left_behind(words: &Words) -> Vec<String> {
 fn look(words: &Words) -> Vec<String> {
     let names = |dir: PathBuf| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).filter(|p| !p.file_name().unwrap_or_default().to_string_lossy().starts_with('.'))
+        entries
+            .map(|e| e.path())
+            .filter(|p| !p.file_name().unwrap_or_default().to_string_lossy().starts_with('.'))
     };
     let mut left = Vec::new();
     for process in names("/proc".into()) {
@@ -371,14 +384,16 @@ fn look(words: &Words) -> Vec<String> {
             left.push(format!("process: {pid} {}\n", String::from_utf8_lossy(&text).replace('\0', " ")));
         }
     }
-    let states = ["run/hull", "run/runc", "run/crun", "run/netns", "run/docker/netns"].map(|d| Path::new("/").join(d));
+    let states =
+        ["run/hull", "run/runc", "run/crun", "run/netns", "run/docker/netns"].map(|d| Path::new("/").join(d));
     let exec = words.dir.join("exec");
     let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
     for state in states.into_iter().chain(of_docker).flat_map(names) {
         left.push(format!("state: {}\n", state.display()));
     }
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(&words.dir));
+    let points =
+        table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(&words.dir));
     // Ours; podman's home of all its mounts; dockerd's own network namespace.
     let known = ["passwd", "group", "subuid", "subgid", "storage/overlay", "exec/netns/default"];
     let known = |at: &&str| known.iter().any(|name| at.ends_with(name));
