@@ -40,6 +40,12 @@ impl Call {
         self
     }
 
+    /// As `args`, of words that need not be text.
+    pub(crate) fn os_args(mut self, args: Vec<OsString>) -> Self {
+        self.argv.extend(args);
+        self
+    }
+
     /// Sets a variable for the runtime.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));

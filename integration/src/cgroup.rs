@@ -99,3 +99,10 @@ fn below(dir: &Path, found: &mut Vec<PathBuf>) {
 pub fn write_file(path: &Path, text: &str) -> TestResult {
     fs::write(path, text).map_err(|e| Stop::Fail(format!("write {text:?} to {}: {e}", path.display())))
 }
+
+/// Removes every tagged cgroup that is empty, the deepest first. What is not empty was reported as a leftover.
+pub(crate) fn remove_tagged(tag: &str) {
+    for cgroup in tagged(tag).iter().rev() {
+        fs::remove_dir(cgroup).ok();
+    }
+}

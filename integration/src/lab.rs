@@ -24,6 +24,7 @@ pub struct Lab {
     pub host: Host,
     /// The runtime under test.
     pub runtime: Runtime,
+    pub(crate) engine: Option<PathBuf>,
     shared: PathBuf,
     count: Cell<u32>,
     made: RefCell<Vec<String>>,
@@ -54,7 +55,7 @@ impl Runtime {
     }
 }
 
-fn which(name: &str) -> Option<PathBuf> {
+pub(crate) fn which(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return fs::canonicalize(name).ok();
     }
@@ -80,6 +81,7 @@ impl Lab {
                 kind: var("HULL_LAB_KIND")?,
                 version: var("HULL_LAB_VERSION")?,
             },
+            engine: env::var_os("HULL_LAB_ENGINE").map(PathBuf::from),
             shared: var("HULL_LAB_SHARED")?.into(),
             count: Cell::new(0),
             made: RefCell::default(),
@@ -300,6 +302,9 @@ impl Lab {
 
     /// At the end of a test that passed: every container it made and did not delete.
     pub(crate) fn tidy(&self) -> TestResult {
+        if let Some(engine) = &self.engine {
+            crate::engine::remove_containers(engine, &self.tag)?;
+        }
         for id in self.made.take() {
             if self.root.join(&id).exists() {
                 let output = self.rt(&["delete", "--force", &id]);

@@ -21,6 +21,8 @@ pub mod call;
 pub mod cgroup;
 /// Terminals: the receiver of `--console-socket`.
 pub mod console;
+/// Container engines as callers of the runtime: each in namespaces of its own, once for a run.
+pub mod engine;
 /// What this host is and has.
 pub mod host;
 /// What a test holds in its hand: a directory, a state root, a runtime to call.
@@ -41,6 +43,7 @@ pub mod view;
 pub use bundle::Bundle;
 pub use call::{Call, Output, Running};
 pub use cgroup::write_file;
+pub use engine::{Caller, Engine};
 pub use host::{Host, Mode};
 pub use lab::Lab;
 pub use test::{Stop, Test, TestResult, skip};

@@ -11,7 +11,7 @@
     reason = "test code: a panic is a failed test and shows the runtime's last calls"
 )]
 
-use hull_integration::{probe, runner};
+use hull_integration::{engine, probe, runner};
 use std::path::Path;
 
 #[path = "../tests/mod.rs"]
@@ -20,7 +20,11 @@ mod tests;
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let called = Path::new(&words[0]).file_name().unwrap_or_default();
-    let code =
-        if called == "probe" { probe::main(&words[1..]) } else { runner::main(&tests::all(), &words[1..]) };
+    let code = match words.get(1).map(String::as_str) {
+        _ if called == "probe" => probe::main(&words[1..]),
+        Some(engine::PLACE) => engine::place::main(&words[2..]),
+        Some(engine::INIT) => engine::place::init(&words[2..]),
+        _ => runner::main(&tests::all(), &words[1..]),
+    };
     std::process::exit(code);
 }

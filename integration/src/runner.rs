@@ -1,6 +1,7 @@
 //! The command line: which tests, how many at once, one line for each, and a summary whose last line is
 //! `N passed, N failed, N skipped`.
 
+use crate::engine::Engines;
 use crate::lab::Runtime;
 use crate::supervise::{self, Shared, Verdict};
 use crate::{Host, Mode, Test, View};
@@ -110,6 +111,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
 
 fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
     let shared = prepare(options)?;
+    let engines = Engines::default();
     let results = Mutex::new(Results::default());
     let queue = Mutex::new(tests.iter().enumerate());
     thread::scope(|scope| {
@@ -121,21 +123,25 @@ fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
                     }
                     let next = queue.lock().expect("queue").next();
                     let Some((number, test)) = next else { break };
-                    let verdict = match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known) {
-                        Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
-                        None => supervise::launch(test, &shared, number),
-                    };
-                    results.lock().expect("results").add(test, &verdict);
+                    let verdict =
+                        match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known)
+                        {
+                            Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
+                            None => supervise::launch(test, &shared, &engines, number),
+                        };
+                    results.lock().expect("results").add(&full_name(test), &verdict);
                 }
             });
         }
     });
+    let mut results = results.into_inner().expect("results");
+    let stopped = engines.stop();
+    stopped.iter().for_each(|(name, verdict)| results.add(&format!("engines::{name}"), verdict));
     if env::var_os("HULL_TEST_KEEP").is_none() {
         // What could not be removed was reported with its test.
         fs::remove_dir_all(&shared.dir).ok();
     }
-    let results = results.into_inner().expect("results");
-    results.print(tests.len());
+    results.print(tests.len() + stopped.len());
     Ok(results.failed)
 }
 
@@ -149,21 +155,22 @@ struct Results {
 }
 
 impl Results {
-    fn add(&mut self, test: &Test, verdict: &Verdict) {
+    fn add(&mut self, full_name: &str, verdict: &Verdict) {
+        let name = full_name.rsplit("::").next().unwrap_or(full_name);
         match verdict.outcome.as_str() {
             "ok" => {
                 self.passed += 1;
-                println!("ok {} {}ms", test.name, verdict.ms);
+                println!("ok {} {}ms", name, verdict.ms);
             }
             "skip" => {
                 self.skipped += 1;
                 *self.reasons.entry(verdict.text.clone()).or_default() += 1;
-                println!("skip {}: {}", test.name, verdict.text);
+                println!("skip {}: {}", name, verdict.text);
             }
             _ => {
                 self.failed += 1;
-                self.failures.push(full_name(test));
-                println!("FAIL {} {}ms", test.name, verdict.ms);
+                self.failures.push(full_name.to_owned());
+                println!("FAIL {} {}ms", name, verdict.ms);
                 verdict.text.lines().for_each(|line| println!("    {line}"));
             }
         }

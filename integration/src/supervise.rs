@@ -8,7 +8,8 @@
 //! | supervisor | `--supervise NAME` | reaps, limits, looks for leftovers; a verdict as JSON on stdout |
 //! | test | `--run-one NAME` | the test function; exit 0, 77 = skip (reason in the file `verdict`), else failed |
 
-use crate::cgroup::tagged;
+use crate::cgroup::{remove_tagged, tagged};
+use crate::engine::Engines;
 use crate::lab::Lab;
 use crate::sys::Pidfd;
 use crate::{Stop, Test, View};
@@ -35,8 +36,11 @@ pub fn run_one(test: &Test) -> i32 {
     }));
     let result = crate::view::enter(Lab::view_from_env()).and_then(|()| {
         let lab = Lab::from_env()?;
-        (test.run)(&lab)?;
-        lab.tidy()
+        let result = (test.run)(&lab);
+        match result {
+            Err(Stop::Fail(_)) => result,
+            Ok(()) | Err(Stop::Skip(_)) => lab.tidy().and(result),
+        }
     });
     match result {
         Ok(()) => 0,
@@ -85,7 +89,7 @@ pub fn supervise(test: &Test) {
         text = format!("{}{text}\n--- calls\n{}", read("log"), tail(&read("transcript"), 80));
         sweep(&dir, &tag);
     }
-    remove_empty_cgroups(&tag);
+    remove_tagged(&tag);
     println!("{}", json!({"outcome": outcome, "text": text, "ms": took.as_millis() as u64}));
 }
 
@@ -144,8 +148,8 @@ fn look(dir: &Path, tag: &str) -> Vec<String> {
     // Dot files are the runtime's own: a cache or a lock that outlives containers.
     let state = state.filter(|e| !e.file_name().to_string_lossy().starts_with('.'));
     left.extend(state.map(|e| format!("state: {}", e.path().display())));
-    // The parent of cgroupsPath is allowed to stay: every runtime leaves it.
-    let parents = |path: &PathBuf| path.file_name().is_some_and(|name| *name == *tag);
+    // The parent of cgroupsPath is allowed to stay: every runtime leaves it. So does podman with its conmon's.
+    let parents = |path: &PathBuf| path.ends_with(tag) || path.ends_with(format!("{tag}/conmon"));
     left.extend(tagged(tag).iter().filter(|c| !parents(c)).map(|c| format!("cgroup: {}", c.display())));
     left.extend(mounts_below(dir).iter().map(|m| format!("mount: {m}")));
     left.extend(descendants().into_iter().map(|(pid, what)| format!("process: {pid} {what}")));
@@ -189,6 +193,10 @@ fn descendants() -> Vec<(i32, String)> {
 
 /// After a failure: ends and removes what is left, so that the next tests see a clean host.
 fn sweep(dir: &Path, tag: &str) {
+    if let Some(engine) = env::var_os("HULL_LAB_ENGINE") {
+        // What cannot be removed is found when the engine stops.
+        crate::engine::remove_containers(Path::new(&engine), tag).ok();
+    }
     let runtime = env::var_os("HULL_LAB_RUNTIME").unwrap_or_default();
     for entry in fs::read_dir(dir.join("root")).into_iter().flatten().flatten() {
         // `timeout` guards against a runtime that hangs in delete; its result does not matter here.
@@ -211,20 +219,13 @@ fn sweep(dir: &Path, tag: &str) {
         descendants().iter().for_each(|(pid, _)| kill(*pid));
         reap();
         thread::sleep(Duration::from_millis(20));
-        remove_empty_cgroups(tag);
+        remove_tagged(tag);
         if descendants().is_empty() && tagged(tag).is_empty() {
             break;
         }
     }
     for at in mounts_below(dir).iter().rev() {
         umount2(at.as_str(), MntFlags::MNT_DETACH).ok();
-    }
-}
-
-/// The parent of every `cgroupsPath` of the test; not empty means a leftover that was already reported.
-fn remove_empty_cgroups(tag: &str) {
-    for cgroup in tagged(tag).iter().rev() {
-        fs::remove_dir(cgroup).ok();
     }
 }
 
@@ -244,14 +245,23 @@ pub(crate) struct Shared {
     pub(crate) view: View,
 }
 
-/// Starts a supervisor for the test and reads its verdict.
-pub(crate) fn launch(test: &Test, shared: &Shared, number: usize) -> Verdict {
+/// Starts the engine of the test, if it has one, and a supervisor for the test and reads its verdict.
+pub(crate) fn launch(test: &Test, shared: &Shared, engines: &Engines, number: usize) -> Verdict {
     let failed = |text: String| Verdict { outcome: "fail".into(), text, ms: 0 };
+    let view = test.view.unwrap_or(shared.view);
+    let engine = match test.engine.map(|engine| engines.get(engine, view, shared)).transpose() {
+        Ok(engine) => engine,
+        Err(verdict) => return verdict,
+    };
     let dir = shared.dir.join(number.to_string());
     if let Err(error) = fs::create_dir_all(&dir) {
         return failed(format!("create {}: {error}", dir.display()));
     }
-    let output = Command::new(env::current_exe().expect("own path"))
+    let mut supervisor = Command::new(env::current_exe().expect("own path"));
+    if let Some(engine) = engine {
+        supervisor.env("HULL_LAB_ENGINE", engine);
+    }
+    let output = supervisor
         .args(["--supervise", &format!("{}::{}", test.group, test.name)])
         .env("HULL_LAB_DIR", &dir)
         .env("HULL_START_DIR", env::current_dir().unwrap_or_default())
@@ -260,7 +270,7 @@ pub(crate) fn launch(test: &Test, shared: &Shared, number: usize) -> Verdict {
         .env("HULL_LAB_RUNTIME", &shared.runtime.path)
         .env("HULL_LAB_KIND", &shared.runtime.kind)
         .env("HULL_LAB_VERSION", &shared.runtime.version)
-        .env("HULL_LAB_VIEW", test.view.unwrap_or(shared.view).word())
+        .env("HULL_LAB_VIEW", view.word())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output();

@@ -1,6 +1,6 @@
 //! One entry of the test table, and how a test ends. A test is a plain function; its name is the behaviour.
 
-use crate::{Lab, View};
+use crate::{Engine, Lab, View};
 use std::fmt;
 
 /// Why a test stopped before its end.
@@ -43,12 +43,14 @@ pub struct Test {
     pub view: Option<View>,
     /// Seconds after which it is killed and has failed.
     pub limit_s: u64,
+    /// The container engine it calls, which is started once for all tests that name it.
+    pub engine: Option<Engine>,
 }
 
 impl Test {
     /// A test without conditions.
     pub const fn new(group: &'static str, name: &'static str, run: fn(&Lab) -> TestResult) -> Self {
-        Self { group, name, run, breaks_on: &[], only: None, view: None, limit_s: 60 }
+        Self { group, name, run, breaks_on: &[], only: None, view: None, limit_s: 60, engine: None }
     }
 
     /// Names runtimes that break a line of the spec or contract, and the line.
@@ -76,6 +78,13 @@ impl Test {
     #[must_use]
     pub const fn limit_s(mut self, seconds: u64) -> Self {
         self.limit_s = seconds;
+        self
+    }
+
+    /// Gives it this container engine, which calls the runtime under test.
+    #[must_use]
+    pub const fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
         self
     }
 

@@ -1,9 +1,12 @@
 //! The tests, one file for each area. To add one: write a function named after the behaviour and put its name in
 //! the table at the top of the file.
 
+mod buildah;
 mod cgroups;
 mod descriptors;
 mod devices;
+mod docker;
+mod engines;
 mod exec;
 mod exit_codes;
 mod hooks;
@@ -16,6 +19,7 @@ mod mounts;
 mod namespaces;
 mod paths;
 mod pausing;
+mod podman;
 mod process;
 mod samples;
 mod seccomp;
@@ -49,6 +53,9 @@ pub(crate) fn all() -> Vec<&'static Test> {
         security::TESTS,
         samples::TESTS,
         leftovers::TESTS,
+        docker::TESTS,
+        podman::TESTS,
+        buildah::TESTS,
     ]
     .into_iter()
     .flatten()

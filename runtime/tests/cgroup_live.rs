@@ -52,7 +52,13 @@ fn path_of(name: &str) -> String {
 
 fn planned(name: &str, resources: &str) -> (CgroupFacts, Result<CgroupPlan, hull::error::Error>) {
     let facts = facts::probe().unwrap();
-    let request = CgroupRequest { id: name, driver: Driver::Cgroupfs, rootless: false, in_userns: false };
+    let request = CgroupRequest {
+        id: name,
+        driver: Driver::Cgroupfs,
+        rootless: false,
+        in_userns: false,
+        pids_zero_is_unset: false,
+    };
     let plan = plan::plan(Some(&linux(name, resources)), &facts, &request);
     (facts, plan)
 }
@@ -426,7 +432,13 @@ fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
         skip("needs a user who may not make cgroups");
         return;
     }
-    let request = CgroupRequest { id: "r1", driver: Driver::Cgroupfs, rootless: true, in_userns: false };
+    let request = CgroupRequest {
+        id: "r1",
+        driver: Driver::Cgroupfs,
+        rootless: true,
+        in_userns: false,
+        pids_zero_is_unset: false,
+    };
     let nothing_asked = plan::plan(None, &facts, &request).unwrap();
     let cgroup = Cgroup::create(&nothing_asked).unwrap();
     cgroup.apply(&nothing_asked, When::BeforeStart).unwrap();

@@ -295,8 +295,11 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
             Error::new("program-not-found", format!("exec: {name:?}: stat {name}: {why}"))
                 .hint("the path is looked up in the container's root")
         }
-        (_, Errno::EISDIR) => Error::new("program-is-directory", format!("exec: {name:?}: is a directory"))
-            .hint("args[0] must be a file that can be executed"),
+        // Both phrases: docker makes 126 of the second up to 20.10, of the first since.
+        (_, Errno::EISDIR) => {
+            Error::new("program-is-directory", format!("exec: {name:?}: is a directory: permission denied"))
+                .hint("args[0] must be a file that can be executed")
+        }
         (_, Errno::EACCES) => {
             Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
                 .hint("the file needs an x bit for the container's user, and its mount no noexec")

@@ -47,6 +47,9 @@ pub struct CgroupRequest<'a> {
     pub rootless: bool,
     /// The runtime itself runs in a user namespace: device rules cannot be set there and are left out.
     pub in_userns: bool,
+    /// The config is older than 1.3.0, which made 0 a limit of processes: podman before 5.4 writes 0 for
+    /// "no limit", and every runtime of that time left it alone.
+    pub pids_zero_is_unset: bool,
 }
 
 /// v1 or v2: which file names and which ways of entering a directory has.
@@ -208,6 +211,7 @@ pub fn plan(linux: Option<&Linux>, facts: &CgroupFacts, request: &CgroupRequest<
     let mut warnings = Vec::new();
     let dirs = dirs(asked, facts, request.id, &mut warnings)?;
     let mut limits = Limits::new(dirs, facts);
+    limits.pids_zero_is_unset = request.pids_zero_is_unset;
     if let Some(resources) = resources {
         limits.resources(resources)?;
     }
@@ -232,6 +236,8 @@ pub fn plan_update(
     facts: &CgroupFacts,
 ) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
+    // dockerd 20.10 sends 0 for what it does not change.
+    limits.pids_zero_is_unset = true;
     limits.resources(resources)?;
     Ok(limits.finish(None, None))
 }

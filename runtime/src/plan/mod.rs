@@ -105,6 +105,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
             driver: request.driver,
             rootless: facts.euid != 0 || request.rootless,
             in_userns: facts.in_user_namespace,
+            pids_zero_is_unset: !crate::spec::check::is_since(spec.version(), (1, 3)),
         },
     )?;
     warnings.extend(cgroup.warnings.iter().cloned());

@@ -25,6 +25,8 @@ pub(super) struct Limits {
     pub(super) writes: Vec<Write>,
     pub(super) check: Option<UsageCheck>,
     pub(super) warnings: Vec<Warning>,
+    /// `CgroupRequest::pids_zero_is_unset`.
+    pub(super) pids_zero_is_unset: bool,
     /// What the v2 hierarchy can enable.
     v2: Vec<String>,
 }
@@ -32,7 +34,7 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(dirs: Vec<CgroupDir>, facts: &CgroupFacts) -> Self {
         let v2 = facts.v2.as_ref().map(|v2| v2.controllers.clone()).unwrap_or_default();
-        Self { dirs, writes: Vec::new(), check: None, warnings: Vec::new(), v2 }
+        Self { dirs, writes: Vec::new(), check: None, warnings: Vec::new(), pids_zero_is_unset: false, v2 }
     }
 
     /// All limits, in the order they are written: what may refuse comes before what seldom does.

@@ -19,9 +19,13 @@ const UNIFIED: &str = "linux.resources.unified";
 /// Controllers of v2 up to Linux 6.18; any other prefix of a `unified` key is left to the kernel.
 const CONTROLLERS: [&str; 9] = ["cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
 
-/// `config-linux.md#pids`. Negative is no limit; 0 is 1, as in runc, because systemd refuses 0.
+/// `config-linux.md#pids`. Negative is no limit; 0 is 1, as in runc, because systemd refuses 0. In a config
+/// older than 1.3.0 a 0 is left alone.
 pub(super) fn pids(pids: LinuxPids, limits: &mut Limits) -> Result<()> {
     let limit = pids.limit();
+    if limit == 0 && limits.pids_zero_is_unset {
+        return Ok(());
+    }
     if limit < 0 && limits.find("pids", "pids").is_none() {
         return Ok(());
     }

@@ -44,8 +44,13 @@ fn linux(json: &str) -> Linux {
     serde_json::from_str(json).unwrap()
 }
 
-const REQUEST: CgroupRequest<'_> =
-    CgroupRequest { id: "c1", driver: Driver::Cgroupfs, rootless: false, in_userns: false };
+const REQUEST: CgroupRequest<'_> = CgroupRequest {
+    id: "c1",
+    driver: Driver::Cgroupfs,
+    rootless: false,
+    in_userns: false,
+    pids_zero_is_unset: false,
+};
 
 fn plan_of(json: &str, facts: &CgroupFacts) -> Result<CgroupPlan> {
     plan(Some(&linux(json)), facts, &REQUEST)
@@ -295,6 +300,14 @@ fn pids_zero_is_one_and_negative_is_max() {
     let text =
         |value: &str| format!("write pids.max \"{value}\" after-setup  # linux.resources.pids.limit\n");
     assert_eq!([pids(0), pids(1), pids(-1), pids(512)], ["1", "1", "max", "512"].map(text));
+}
+
+#[test]
+fn pids_zero_of_an_old_config_is_left_alone() {
+    let linux = linux(r#"{"cgroupsPath": "/c", "resources": {"pids": {"limit": 0}}}"#);
+    let request = CgroupRequest { pids_zero_is_unset: true, ..REQUEST };
+    let old = plan(Some(&linux), &unified(), &request).unwrap();
+    assert!(old.writes.iter().all(|write| write.controller != "pids"));
 }
 
 #[test]

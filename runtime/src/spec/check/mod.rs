@@ -18,6 +18,8 @@ mod seccomp;
 mod sysctl;
 mod version;
 
+pub use version::is_since;
+
 /// Every rule on a whole config.json; the first violation is the error.
 pub fn check(spec: &Spec) -> Result<Vec<Warning>> {
     let mut warnings = Vec::new();

@@ -31,6 +31,12 @@ pub(super) fn check(version: &str, warnings: &mut Vec<Warning>) -> Result<()> {
     Ok(())
 }
 
+/// The version is this one or newer. A pre-release counts as its release.
+#[must_use]
+pub fn is_since(version: &str, since: (u64, u64)) -> bool {
+    parse(version).is_some_and(|version| version >= since)
+}
+
 /// Major and minor of a semantic version 2.0.0 with an optional pre-release and build part.
 fn parse(version: &str) -> Option<(u64, u64)> {
     let (core, build) = version.split_once('+').unwrap_or((version, "x"));
@@ -53,6 +59,16 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_by_major_and_minor() {
+        let since = |version| is_since(version, (1, 3));
+        assert_eq!(
+            ["1.0.2-dev", "1.2.9", "1.3.0", "1.3.0-rc.1", "1.4.0"].map(since),
+            [false, false, true, true, true]
+        );
+        assert!(!since("nonsense"));
+    }
 
     #[test]
     fn every_1_x_is_accepted_and_a_newer_one_warns() {

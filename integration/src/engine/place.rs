@@ -1,0 +1,402 @@
+//! The place of an engine: namespaces of its own, and pid 1 in them. Pid 1 owns the daemons from start to end; it
+//! never touches the host, whose mounts, network and processes it cannot see. Called by `main` only.
+
+use super::{Engine, IMAGE, INIT, RUNTIME_NAME, docker_client};
+use crate::sys::Pidfd;
+use crate::{Stop, View, view};
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+/// What the runner said on the command line.
+struct Words {
+    engine: Engine,
+    view: View,
+    /// Of the run: busybox and the list of applets.
+    shared: PathBuf,
+    /// Of the engine.
+    dir: PathBuf,
+    runtime: PathBuf,
+    /// In the name of every cgroup of the engine.
+    tag: String,
+}
+
+impl Words {
+    fn parse(words: &[String]) -> Option<Self> {
+        let [engine, view, shared, dir, runtime, tag] = words else { return None };
+        Some(Self {
+            engine: Engine::parse(engine)?,
+            view: View::parse(view)?,
+            shared: shared.into(),
+            dir: dir.into(),
+            runtime: runtime.into(),
+            tag: tag.clone(),
+        })
+    }
+}
+
+/// The keeper: makes the namespaces, starts init in them and ends with it.
+pub fn main(words: &[String]) -> i32 {
+    let Some(parsed) = Words::parse(words) else { return 64 };
+    let made = unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC,
+    );
+    let started = made.map_err(Stop::from).and_then(|()| {
+        let init = Command::new(env::current_exe()?).arg(INIT).args(words).spawn()?;
+        fs::write(parsed.dir.join("pid"), init.id().to_string())?;
+        Ok(init)
+    });
+    match started {
+        Ok(mut init) => init.wait().ok().and_then(|status| status.code()).unwrap_or(1),
+        Err(why) => {
+            ready(&parsed.dir, &format!("make namespaces: {why:?}"));
+            1
+        }
+    }
+}
+
+/// Pid 1. Its end takes everything in its pid namespace with it.
+pub fn init(words: &[String]) -> i32 {
+    let Some(words) = Words::parse(words) else { return 64 };
+    let mut daemons = Vec::new();
+    let up = furnish(&words).and_then(|()| start(&words, &mut daemons));
+    let code = match up {
+        Ok(()) => {
+            ready(&words.dir, "");
+            serve(&mut daemons);
+            0
+        }
+        Err(Stop::Fail(why) | Stop::Skip(why)) => {
+            ready(&words.dir, &format!("{why}\n{}", daemons.iter().map(Daemon::tail).collect::<String>()));
+            1
+        }
+    };
+    stop(&mut daemons);
+    let left = left_behind(&words);
+    // Without this file the runner says that init said nothing.
+    fs::write(words.dir.join("left"), left.concat()).ok();
+    code
+}
+
+fn ready(dir: &Path, why: &str) {
+    let new = dir.join(".ready");
+    // Without the file the runner runs into its time limit.
+    fs::write(&new, why).and_then(|()| fs::rename(&new, dir.join("ready"))).ok();
+}
+
+/// The mounts and the network of a small host.
+fn furnish(words: &Words) -> Result<(), Stop> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
+    view::enter(words.view)?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    // As systemd leaves it; engines that bind with rslave insist.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
+    let busybox = words.shared.join("busybox");
+    succeeds(Command::new(busybox).args(["ifconfig", "lo", "up"]))?;
+    let bin = words.dir.join("bin");
+    fs::create_dir_all(&bin)?;
+    for name in ["iptables", "ip6tables"] {
+        // The nft variant wants modules that a small kernel does not have.
+        if Path::new("/usr/sbin/xtables-legacy-multi").exists() {
+            symlink("/usr/sbin/xtables-legacy-multi", bin.join(name))?;
+        }
+    }
+    // What BuildKit calls.
+    symlink(&words.runtime, bin.join("runc"))?;
+    rootfs(words)?;
+    if words.engine == Engine::DockerRemap {
+        remap_ids(&words.dir)?;
+    }
+    Ok(())
+}
+
+/// The image as a tar file.
+fn rootfs(words: &Words) -> Result<(), Stop> {
+    let (root, busybox) = (words.dir.join("image"), words.shared.join("busybox"));
+    for dir in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr/bin"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+    fs::copy(&busybox, root.join("bin/busybox"))?;
+    for applet in fs::read_to_string(words.shared.join("applets"))?.lines() {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
+    let tar = Command::new(busybox)
+        .arg("tar")
+        .arg("-C")
+        .arg(&root)
+        .arg("-cf")
+        .arg(image_tar(words))
+        .arg(".")
+        .status()?;
+    if tar.success() { Ok(()) } else { Err(Stop::Fail(format!("tar of the image: {tar}"))) }
+}
+
+fn image_tar(words: &Words) -> PathBuf {
+    words.dir.join("image.tar")
+}
+
+/// A user with subordinate ids, in copies that only this mount namespace sees.
+fn remap_ids(dir: &Path) -> Result<(), Stop> {
+    let entries = [
+        ("passwd", "remap:x:990:990::/nonexistent:/bin/false\n"),
+        ("group", "remap:x:990:\n"),
+        ("subuid", "remap:200000:65536\n"),
+        ("subgid", "remap:200000:65536\n"),
+    ];
+    for (name, line) in entries {
+        let (original, copy) = (Path::new("/etc").join(name), dir.join(name));
+        let text = fs::read_to_string(&original).unwrap_or_default();
+        fs::write(&copy, text + line)?;
+        if !original.exists() {
+            return Err(Stop::Skip(format!("no {}", original.display())));
+        }
+        mount(Some(&copy), &original, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(())
+}
+
+/// A daemon, a child of this process.
+struct Daemon {
+    argv: Vec<OsString>,
+    log: PathBuf,
+    path: OsString,
+    pid: i32,
+}
+
+impl Daemon {
+    fn start(words: &Words, name: &str, argv: Vec<OsString>) -> Result<Self, Stop> {
+        let path = search_path(&words.dir);
+        let mut daemon = Self { argv, log: words.dir.join(format!("{name}.log")), path, pid: 0 };
+        daemon.spawn()?;
+        Ok(daemon)
+    }
+
+    fn spawn(&mut self) -> Result<(), Stop> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let child = Command::new(&self.argv[0])
+            .args(&self.argv[1..])
+            .env("PATH", &self.path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|e| format!("{}: {e}", self.argv[0].display()))?;
+        self.pid = child.id() as i32;
+        Ok(())
+    }
+
+    fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(10)..].join("\n");
+        format!("--- {}\n{last}\n", self.log.display())
+    }
+}
+
+/// Where programs are looked for: what the place has for itself first.
+pub(super) fn search_path(dir: &Path) -> OsString {
+    let mut path = dir.join("bin").into_os_string();
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    path
+}
+
+fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
+    if words.engine == Engine::Podman {
+        let prefix = podman(&words.dir, &words.runtime);
+        let mut import = Command::new(&prefix[0]);
+        return succeeds(import.args(&prefix[1..]).args(import_words()).arg(image_tar(words)).arg(IMAGE));
+    }
+    let dir = &words.dir;
+    let at = |name: &str| dir.join(name).into_os_string();
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+        dir.join("containerd"),
+        dir.join("containerd-state"),
+        dir.join("containerd.sock"),
+    );
+    fs::write(dir.join("containerd.toml"), config)?;
+    daemons.push(Daemon::start(
+        words,
+        "containerd",
+        vec!["containerd".into(), "-c".into(), at("containerd.toml")],
+    )?);
+    let mut argv: Vec<OsString> = vec!["dockerd".into(), "-H".into()];
+    let mut socket = OsString::from("unix://");
+    socket.push(at("docker.sock"));
+    argv.extend([socket, "--containerd".into(), at("containerd.sock"), "--pidfile".into(), at("docker.pid")]);
+    argv.extend(["--data-root".into(), at("data"), "--exec-root".into(), at("exec")]);
+    let mut runtime = OsString::from(format!("{RUNTIME_NAME}="));
+    runtime.push(&words.runtime);
+    argv.extend(["--add-runtime".into(), runtime, "--default-runtime".into(), RUNTIME_NAME.into()]);
+    argv.push(format!("--cgroup-parent=/{}", words.tag).into());
+    match words.engine {
+        Engine::DockerRemap => argv.push("--userns-remap=remap".into()),
+        Engine::DockerLive => argv.push("--live-restore".into()),
+        Engine::Docker | Engine::Podman => {}
+    }
+    daemons.push(Daemon::start(words, "dockerd", argv)?);
+    await_api(dir)?;
+    succeeds(docker(dir).args(import_words()).arg(image_tar(words)).arg(IMAGE))
+}
+
+fn import_words() -> [&'static str; 5] {
+    ["import", "-c", "CMD [\"/bin/sh\"]", "-c", "ENV PATH=/bin:/usr/bin"]
+}
+
+/// The podman command up to its verb.
+pub(super) fn podman(dir: &Path, runtime: &Path) -> Vec<OsString> {
+    let at = |name: &str| dir.join(name).into_os_string();
+    let mut words: Vec<OsString> = vec!["podman".into()];
+    words.extend(["--root".into(), at("storage"), "--runroot".into(), at("runroot")]);
+    words.extend(["--tmpdir".into(), at("tmp"), "--storage-driver".into(), "overlay".into()]);
+    words.extend(["--cgroup-manager".into(), "cgroupfs".into(), "--events-backend".into(), "file".into()]);
+    words.extend(["--runtime".into(), runtime.into()]);
+    words
+}
+
+/// The docker client of the engine.
+pub(super) fn docker(dir: &Path) -> Command {
+    let mut command = Command::new(docker_client());
+    command.arg("-H").arg(format!("unix://{}", dir.join("docker.sock").display()));
+    command.env("DOCKER_CONFIG", dir.join("client")).stdin(Stdio::null());
+    command
+}
+
+fn await_api(dir: &Path) -> Result<(), Stop> {
+    let until = Instant::now() + Duration::from_secs(40);
+    loop {
+        let answer = docker(dir).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        if answer.success() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(Stop::Fail("dockerd does not answer".into()));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn succeeds(command: &mut Command) -> Result<(), Stop> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Stop::Fail(format!("{command:?}: {}: {text}", output.status)))
+}
+
+/// Until the runner closes the pipe on stdin: reaps, and starts again what died, as an init system does.
+fn serve(daemons: &mut [Daemon]) {
+    loop {
+        let stdin = std::io::stdin();
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        if matches!(poll(&mut fds, PollTimeout::from(20u8)), Ok(1..)) {
+            return;
+        }
+        let ended = reap();
+        for daemon in daemons.iter_mut().filter(|d| ended.contains(&d.pid)) {
+            // A daemon that does not come back is seen by the next test that calls it.
+            daemon.spawn().ok();
+        }
+    }
+}
+
+fn reap() -> BTreeSet<i32> {
+    let mut ended = BTreeSet::new();
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
+        waitpid(None, Some(WaitPidFlag::WNOHANG))
+    {
+        ended.insert(pid.as_raw());
+    }
+    ended
+}
+
+/// The last one first: TERM, and KILL after a while.
+fn stop(daemons: &mut [Daemon]) {
+    for daemon in daemons.iter().rev() {
+        // Our child, and not reaped: the number is its own.
+        let Ok(pidfd) = Pidfd::open(daemon.pid) else { continue };
+        let since = Instant::now();
+        let mut signal = libc::SIGTERM;
+        loop {
+            pidfd.signal(signal).ok();
+            let until = since + Duration::from_secs(if signal == libc::SIGTERM { 15 } else { 20 });
+            let mut gone = false;
+            while !gone && Instant::now() < until {
+                gone = reap().contains(&daemon.pid);
+                thread::sleep(Duration::from_millis(5));
+            }
+            if gone || signal == libc::SIGKILL {
+                break;
+            }
+            signal = libc::SIGKILL;
+        }
+    }
+}
+
+/// What a stopped engine should not have left, after a short grace for shims that are just ending.
+fn left_behind(words: &Words) -> Vec<String> {
+    let until = Instant::now() + Duration::from_secs(3);
+    loop {
+        reap();
+        let left = look(words);
+        if left.is_empty() || Instant::now() > until {
+            return left;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn look(words: &Words) -> Vec<String> {
+    let names = |dir: PathBuf| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .map(|e| e.path())
+            .filter(|p| !p.file_name().unwrap_or_default().to_string_lossy().starts_with('.'))
+    };
+    let mut left = Vec::new();
+    for process in names("/proc".into()) {
+        let pid = process.file_name().unwrap_or_default().to_string_lossy().parse::<i32>().unwrap_or(1);
+        let text = fs::read(process.join("cmdline")).unwrap_or_default();
+        if pid != 1 && !text.is_empty() {
+            left.push(format!("process: {pid} {}\n", String::from_utf8_lossy(&text).replace('\0', " ")));
+        }
+    }
+    let states =
+        ["run/hull", "run/runc", "run/crun", "run/netns", "run/docker/netns"].map(|d| Path::new("/").join(d));
+    let exec = words.dir.join("exec");
+    let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
+    for state in states.into_iter().chain(of_docker).flat_map(names) {
+        left.push(format!("state: {}\n", state.display()));
+    }
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points =
+        table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(&words.dir));
+    // Ours; podman's home of all its mounts; dockerd's own network namespace.
+    let known = ["passwd", "group", "subuid", "subgid", "storage/overlay", "exec/netns/default"];
+    let known = |at: &&str| known.iter().any(|name| at.ends_with(name));
+    left.extend(points.filter(|at| !known(at)).map(|at| format!("mount: {at}\n")));
+    left
+}

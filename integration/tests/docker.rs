@@ -1,0 +1,230 @@
+//! dockerd and containerd of the distribution with the runtime under test as their default runtime.
+
+use super::engines::*;
+use hull_integration::{Engine, Lab, TestResult, View, skip, tests};
+use std::time::Duration;
+
+const SHORT_CAPS: &[(&str, &str)] = &[
+    (
+        "runc",
+        "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)",
+    ),
+    (
+        "crun",
+        "config.md#capabilities: one that cannot be granted is a warning (root without CAP_SYS_RESOURCE)",
+    ),
+];
+const RLIMITS: &[(&str, &str)] = &[
+    ("runc", "wanted: a hard limit that cannot be raised does not stop the container"),
+    ("crun", "wanted: a hard limit that cannot be raised does not stop the container"),
+];
+/// docker 20.10 knows only `permission denied` as 126.
+const DIRECTORY: &[(&str, &str)] =
+    &[("crun", "contract 15: docker 20.10 needs `permission denied` for a directory")];
+
+tests! {
+    run_passes_output_and_exit_code.engine(Engine::Docker),
+    run_passes_stdin.engine(Engine::Docker),
+    run_of_a_missing_command_is_127.engine(Engine::Docker),
+    run_of_a_file_that_is_no_program_is_126.engine(Engine::Docker),
+    run_of_a_directory_is_126.engine(Engine::Docker).breaks_on(DIRECTORY),
+    a_failed_run_leaves_a_name_that_can_be_used_again.engine(Engine::Docker),
+    a_detached_container_runs_until_stop.engine(Engine::Docker),
+    stop_kills_what_ignores_the_signal.engine(Engine::Docker),
+    kill_sends_the_signal.engine(Engine::Docker),
+    a_paused_container_stands_still.engine(Engine::Docker),
+    a_paused_container_can_be_removed.engine(Engine::Docker),
+    restart_runs_the_same_container_again.engine(Engine::Docker),
+    a_container_killed_from_outside_is_137.engine(Engine::Docker),
+    top_shows_the_processes.engine(Engine::Docker),
+    stats_counts_the_processes.engine(Engine::Docker),
+    ten_at_once.engine(Engine::Docker),
+    exec_passes_output_and_exit_code.engine(Engine::Docker),
+    exec_takes_user_directory_and_environment.engine(Engine::Docker),
+    exec_of_a_missing_command_fails.engine(Engine::Docker),
+    exec_in_a_stopped_container_is_refused.engine(Engine::Docker),
+    run_with_a_terminal.engine(Engine::Docker),
+    exec_with_a_terminal.engine(Engine::Docker),
+    detach_keys_leave_the_container_running.engine(Engine::Docker),
+    privileged_gets_what_the_host_can_give.engine(Engine::Docker).breaks_on(SHORT_CAPS),
+    all_capabilities_are_those_the_host_has.engine(Engine::Docker).breaks_on(SHORT_CAPS),
+    exec_privileged_gets_what_the_host_can_give.engine(Engine::Docker).breaks_on(SHORT_CAPS),
+    dropped_capabilities_are_gone.engine(Engine::Docker),
+    user_and_groups_are_set.engine(Engine::Docker),
+    seccomp_filter_and_no_new_privileges.engine(Engine::Docker),
+    a_custom_seccomp_profile_is_obeyed.engine(Engine::Docker),
+    rlimits_are_set.engine(Engine::Docker),
+    rlimits_above_the_hard_limit_still_run.engine(Engine::Docker).breaks_on(RLIMITS),
+    init_is_the_first_process.engine(Engine::Docker),
+    a_read_only_root_with_writable_places.engine(Engine::Docker),
+    volumes_are_bound.engine(Engine::Docker),
+    devices_are_given_and_limited.engine(Engine::Docker),
+    proc_and_sys_are_protected.engine(Engine::Docker),
+    own_namespaces_by_default.engine(Engine::Docker),
+    namespaces_of_the_host_can_be_used.engine(Engine::Docker),
+    processes_in_the_pid_namespace_of_the_host_are_ended.engine(Engine::Docker),
+    namespaces_of_a_container_can_be_joined.engine(Engine::Docker),
+    names_are_set.engine(Engine::Docker),
+    sysctls_of_the_own_network_are_set.engine(Engine::Docker),
+    no_network_is_only_loopback.engine(Engine::Docker),
+    containers_on_a_bridge_reach_each_other.engine(Engine::Docker),
+    a_published_port_is_reached_from_the_host.engine(Engine::Docker),
+    out_of_memory_is_137_and_said.engine(Engine::Docker),
+    limits_arrive_in_the_cgroup.engine(Engine::Docker),
+    no_limit_of_processes_means_none.engine(Engine::Docker),
+    update_changes_the_limits.engine(Engine::Docker),
+    a_private_cgroup_namespace.engine(Engine::Docker),
+    restart_policy_starts_it_three_times_more.engine(Engine::Docker),
+    health_checks_run.engine(Engine::Docker),
+    info_knows_the_runtime.engine(Engine::Docker),
+    classic_build_runs_its_steps.engine(Engine::Docker),
+    buildkit_runs_its_steps.engine(Engine::Docker),
+    a_remapped_root_is_an_ordinary_user_outside.engine(Engine::DockerRemap),
+    a_container_outlives_its_daemon.engine(Engine::DockerLive),
+    life_on_cgroup_v1_alone.engine(Engine::Docker).view(View::V1),
+    life_on_cgroup_v2_alone.engine(Engine::Docker).view(View::V2),
+    devices_on_cgroup_v2_alone.engine(Engine::Docker).view(View::V2),
+    processes_on_cgroup_v2_alone_are_ended.engine(Engine::Docker).view(View::V2),
+}
+
+fn exec_privileged_gets_what_the_host_can_give(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let name = docker.up_waiting(&[]);
+    let words = ["exec", "--privileged", &name, "grep", "CapEff", "/proc/self/status"];
+    let ours = hull_integration::host::status_bits("CapBnd") & ((1 << 38) - 1);
+    assert_eq!(docker.go(&words).ok().text(), format!("CapEff:\t{ours:016x}"));
+    Ok(())
+}
+
+fn a_private_cgroup_namespace(lab: &Lab) -> TestResult {
+    let output = lab.engine()?.sh(&["--cgroupns", "private"], "cut -d: -f3 /proc/self/cgroup | sort -u").ok();
+    assert_eq!(output.text(), "/");
+    Ok(())
+}
+
+fn restart_policy_starts_it_three_times_more(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let name = docker.up(&["--restart", "on-failure:3"], &["false"]);
+    lab.eventually("three restarts", || {
+        docker.inspect(&name, "{{.RestartCount}} {{.State.Status}}") == "3 exited"
+    });
+    Ok(())
+}
+
+fn health_checks_run(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let flags = ["--health-cmd", "test -e /tmp/well", "--health-interval", "300ms", "--health-retries", "1"];
+    let name = docker.up_waiting(&flags);
+    lab.eventually("unhealthy", || docker.inspect(&name, "{{.State.Health.Status}}") == "unhealthy");
+    docker.go(&["exec", &name, "touch", "/tmp/well"]).ok();
+    lab.eventually("healthy", || docker.inspect(&name, "{{.State.Health.Status}}") == "healthy");
+    Ok(())
+}
+
+fn info_knows_the_runtime(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let text = docker.go(&["info", "--format", "{{.DefaultRuntime}} {{.RuncCommit.ID}}"]).ok().text();
+    assert!(text.starts_with("under-test "), "{text}");
+    Ok(())
+}
+
+fn builds(lab: &Lab, buildkit: &str) -> TestResult {
+    let docker = lab.engine()?;
+    let tag = format!("{}-{buildkit}", lab.tag);
+    let parent = format!("--cgroup-parent=/{}", lab.tag);
+    let build = |context: &str| {
+        docker
+            .call(&["build", "--no-cache", &parent, "-t", &tag, context])
+            .env("DOCKER_BUILDKIT", buildkit)
+            .go()
+    };
+    let output = build(&failing_context(lab)?);
+    assert!(output.rc > 0, "{output}");
+    assert!(format!("{}{}", output.out(), output.err()).contains('3'), "{output}");
+    build(&context(lab)?).ok();
+    let output = docker.run_of(&tag, &lab.new_id(), &["--rm"], &[]).go().ok();
+    assert_eq!(output.out(), "built\n1000\n");
+    docker.go(&["rmi", &tag]).ok();
+    Ok(())
+}
+
+fn classic_build_runs_its_steps(lab: &Lab) -> TestResult {
+    builds(lab, "0")
+}
+
+/// `BuildKit` calls the `runc` of its PATH: a link to the runtime under test.
+fn buildkit_runs_its_steps(lab: &Lab) -> TestResult {
+    builds(lab, "1")
+}
+
+fn a_remapped_root_is_an_ordinary_user_outside(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let name = docker.up_waiting(&[]);
+    let pid = docker.inspect(&name, "{{.State.Pid}}");
+    let status = docker.near(&["grep", "Uid", &format!("/proc/{pid}/status")]).go().ok().text();
+    assert_eq!(status.split_whitespace().nth(1), Some("200000"));
+    let output =
+        docker.go(&["exec", &name, "sh", "-c", "id -u; touch /made /tmp/made; cat /proc/self/uid_map"]).ok();
+    assert_eq!(output.text().split_whitespace().collect::<Vec<_>>(), ["0", "0", "200000", "65536"]);
+    docker.go(&["stop", &name]).ok();
+    assert_eq!(docker.inspect(&name, "{{.State.ExitCode}}"), "7");
+    let output =
+        docker.sh(&["--read-only", "--tmpfs", "/scratch", "-u", "1000"], "id -u; touch /scratch/x").ok();
+    assert_eq!(output.text(), "1000");
+    Ok(())
+}
+
+fn a_container_outlives_its_daemon(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let stays = docker
+        .up(&[], &["sh", "-c", "trap 'exit 9' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"]);
+    let ends = docker.up_waiting(&[]);
+    let pid = docker.inspect(&stays, "{{.State.Pid}}");
+    let pid_of_other = docker.inspect(&ends, "{{.State.Pid}}");
+    let count = || docker.go(&["logs", &stays]).out().lines().count();
+    docker.kill_dockerd()?;
+    docker.near(&["kill", "-TERM", &pid_of_other]).go();
+    assert_eq!(docker.inspect(&stays, "{{.State.Pid}}"), pid);
+    let before = count();
+    lab.eventually("more lines", || count() > before);
+    let numbers: Vec<usize> =
+        docker.go(&["logs", &stays]).out().lines().filter_map(|l| l.parse().ok()).collect();
+    assert!(numbers.iter().enumerate().all(|(i, n)| *n == i + 1), "a gap: {numbers:?}");
+    docker.go(&["exec", &stays, "true"]).ok();
+    lab.eventually("the end of the other", || docker.inspect(&ends, "{{.State.ExitCode}}") == "7");
+    let output = docker.go(&["stop", &stays]).ok();
+    assert!(output.took < Duration::from_secs(8), "{output}");
+    assert_eq!(docker.inspect(&stays, "{{.State.ExitCode}}"), "9");
+    Ok(())
+}
+
+/// What touches the cgroup: run, exec, pause, top, stop.
+fn life(lab: &Lab) -> TestResult {
+    run_passes_output_and_exit_code(lab)?;
+    exec_passes_output_and_exit_code(lab)?;
+    a_paused_container_stands_still(lab)?;
+    a_paused_container_can_be_removed(lab)?;
+    top_shows_the_processes(lab)?;
+    a_detached_container_runs_until_stop(lab)
+}
+
+fn life_on_cgroup_v1_alone(lab: &Lab) -> TestResult {
+    life(lab)
+}
+
+fn life_on_cgroup_v2_alone(lab: &Lab) -> TestResult {
+    let docker = lab.engine()?;
+    let version = docker.go(&["info", "--format", "{{.CgroupVersion}}"]).ok().text();
+    if version != "2" {
+        return skip(format!("dockerd sees cgroup version {version}"));
+    }
+    life(lab)
+}
+
+fn devices_on_cgroup_v2_alone(lab: &Lab) -> TestResult {
+    devices_are_given_and_limited(lab)
+}
+
+fn processes_on_cgroup_v2_alone_are_ended(lab: &Lab) -> TestResult {
+    processes_in_the_pid_namespace_of_the_host_are_ended(lab)
+}
