@@ -240,7 +240,8 @@ fn walk(top: &Path) -> Vec<PathBuf> {
 
 /// One busybox inode per run, linked; the applets are symlinks to it.
 fn populate(lab: &Lab, rootfs: &Path) {
-    for dir in ["bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var"]
+    for dir in
+        ["bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var"]
     {
         fs::create_dir_all(rootfs.join(dir)).expect("create the root file system");
     }

@@ -26,7 +26,11 @@ impl Lab {
 
     /// A limit of a running container, read from the kernel: `(controller, v1 file)` or the v2 file.
     pub fn limit(&self, id: &str, v1: (&str, &str), v2: &str) -> Result<String, Stop> {
-        self.needs_controller(if self.host.mode == Mode::V2 { v2.split('.').next().unwrap_or(v2) } else { v1.0 })?;
+        self.needs_controller(if self.host.mode == Mode::V2 {
+            v2.split('.').next().unwrap_or(v2)
+        } else {
+            v1.0
+        })?;
         let dir = self.cgroup_of(self.pid(id), v1.0)?;
         let file = dir.join(if self.host.mode == Mode::V2 { v2 } else { v1.1 });
         if !file.exists() {

@@ -73,7 +73,8 @@ impl ConsoleSocket {
 
     /// The terminal that must already have been sent, and the name that came with it.
     pub fn receive(&self) -> Result<(Terminal, String), Stop> {
-        let (stream, _) = self.0.accept().map_err(|e| format!("nobody connected to the console socket: {e}"))?;
+        let (stream, _) =
+            self.0.accept().map_err(|e| format!("nobody connected to the console socket: {e}"))?;
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let (name, mut fds) = receive(stream.as_fd())?;

@@ -134,7 +134,8 @@ pub fn cgroup_mounts() -> (Vec<(String, PathBuf)>, Option<PathBuf>) {
             Some("cgroup2") if v2.is_none() => v2 = Some(at),
             Some("cgroup") => {
                 let options = fs.nth(1).unwrap_or_default().split(',');
-                let names = options.filter(|o| !matches!(*o, "rw" | "ro" | "xattr" | "clone_children" | "none"));
+                let names =
+                    options.filter(|o| !matches!(*o, "rw" | "ro" | "xattr" | "clone_children" | "none"));
                 v1.extend(names.filter(|o| !o.contains("release_agent")).map(|o| (o.to_owned(), at.clone())));
             }
             _ => {}

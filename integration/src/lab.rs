@@ -269,7 +269,10 @@ impl Lab {
     /// Names of the containers in the state root.
     pub fn ids_on_disk(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect()
+        entries
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|n| !n.starts_with('.'))
+            .collect()
     }
 
     /// Skips unless the host has the controller in the current layout.

@@ -13,30 +13,30 @@
     reason = "test code: a panic is a failed test and shows the runtime's last calls"
 )]
 
-/// One entry of the test table, and how a test ends.
-pub mod test;
-/// The command line: which tests, how many at once, the summary.
-pub mod runner;
-/// Around one test: time limit, strays, leftovers.
-pub mod supervise;
-/// What a test holds in its hand: a directory, a state root, a runtime to call.
-pub mod lab;
-/// One call of the runtime and what came back.
-pub mod call;
 /// A bundle: config.json as a value, and a busybox root file system.
 pub mod bundle;
-/// What this host is and has.
-pub mod host;
-/// Mount namespaces in which the host looks like another host.
-pub mod view;
+/// One call of the runtime and what came back.
+pub mod call;
 /// Where a container's cgroup is and what its files say.
 pub mod cgroup;
 /// Terminals: the receiver of `--console-socket`.
 pub mod console;
+/// What this host is and has.
+pub mod host;
+/// What a test holds in its hand: a directory, a state root, a runtime to call.
+pub mod lab;
 /// This binary as a program inside the container.
 pub mod probe;
+/// The command line: which tests, how many at once, the summary.
+pub mod runner;
+/// Around one test: time limit, strays, leftovers.
+pub mod supervise;
 /// The few calls `std` and `nix` do not have.
 pub mod sys;
+/// One entry of the test table, and how a test ends.
+pub mod test;
+/// Mount namespaces in which the host looks like another host.
+pub mod view;
 
 pub use bundle::Bundle;
 pub use call::{Call, Output, Running};

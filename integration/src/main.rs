@@ -20,10 +20,7 @@ mod tests;
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let called = Path::new(&words[0]).file_name().unwrap_or_default();
-    let code = if called == "probe" {
-        probe::main(&words[1..])
-    } else {
-        runner::main(&tests::all(), &words[1..])
-    };
+    let code =
+        if called == "probe" { probe::main(&words[1..]) } else { runner::main(&tests::all(), &words[1..]) };
     std::process::exit(code);
 }

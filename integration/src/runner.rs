@@ -85,7 +85,8 @@ fn named<'t>(tests: &[&'t Test], name: &str) -> Option<&'t Test> {
 fn wanted(test: &Test, filters: &[String]) -> bool {
     let name = full_name(test);
     let (out, within): (Vec<&String>, Vec<&String>) = filters.iter().partition(|f| f.starts_with('-'));
-    !out.iter().any(|f| name.contains(&f[1..])) && (within.is_empty() || within.iter().any(|f| name.contains(*f)))
+    !out.iter().any(|f| name.contains(&f[1..]))
+        && (within.is_empty() || within.iter().any(|f| name.contains(*f)))
 }
 
 fn parse(words: &[String]) -> Result<Options, String> {
@@ -97,7 +98,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--list" => options.list = true,
             "--keep-going" => options.keep_going = true,
             "--try-known" => options.try_known = true,
-            "--jobs" => options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
+            "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
             "--view" => options.view = Some(View::parse(value()?).ok_or("--view is host, v1 or v2")?),
             "--help" | "-h" => return Err(String::new()),
             flag if flag.starts_with("--") => return Err(format!("what is {flag}?")),
@@ -120,10 +121,12 @@ fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
                     }
                     let next = queue.lock().expect("queue").next();
                     let Some((number, test)) = next else { break };
-                    let verdict = match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known) {
-                        Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
-                        None => supervise::launch(test, &shared, number),
-                    };
+                    let verdict =
+                        match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known)
+                        {
+                            Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
+                            None => supervise::launch(test, &shared, number),
+                        };
                     results.lock().expect("results").add(test, &verdict);
                 }
             });
@@ -174,7 +177,10 @@ impl Results {
         self.failures.iter().for_each(|name| println!("failed: {name}"));
         let done = self.passed + self.failed + self.skipped;
         if done < planned {
-            println!("stopped at the first failure, {} tests not run (--keep-going runs all)", planned - done);
+            println!(
+                "stopped at the first failure, {} tests not run (--keep-going runs all)",
+                planned - done
+            );
         }
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
     }

@@ -53,6 +53,7 @@ pub fn run_one(test: &Test) -> i32 {
 }
 
 /// The body of the supervisor: prints the verdict.
+#[allow(clippy::zombie_processes, reason = "`wait` reaps every child of this process, the test among them")]
 pub fn supervise(test: &Test) {
     let dir = PathBuf::from(env::var_os("HULL_LAB_DIR").expect("HULL_LAB_DIR"));
     let tag = env::var("HULL_LAB_TAG").expect("HULL_LAB_TAG");
@@ -113,7 +114,9 @@ fn wait(test: i32, limit: Duration) -> Option<i32> {
 }
 
 fn reap() {
-    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+        waitpid(None, Some(WaitPidFlag::WNOHANG))
+    {}
 }
 
 fn kill(pid: i32) {
@@ -179,7 +182,10 @@ fn descendants() -> Vec<(i32, String)> {
         false
     };
     let alive = parents.iter().filter(|(_, (_, _, state))| state != "Z" && state != "X");
-    alive.filter(|(pid, _)| is_below(**pid)).map(|(pid, (_, name, s))| (*pid, format!("{name}) {s}"))).collect()
+    alive
+        .filter(|(pid, _)| is_below(**pid))
+        .map(|(pid, (_, name, s))| (*pid, format!("{name}) {s}")))
+        .collect()
 }
 
 /// After a failure: ends and removes what is left, so that the next tests see a clean host.
@@ -187,7 +193,9 @@ fn sweep(dir: &Path, tag: &str) {
     let runtime = env::var_os("HULL_LAB_RUNTIME").unwrap_or_default();
     for entry in fs::read_dir(dir.join("root")).into_iter().flatten().flatten() {
         // `timeout` guards against a runtime that hangs in delete; its result does not matter here.
-        let mut delete = Command::new(env::var_os("HULL_LAB_SHARED").map_or("busybox".into(), |s| PathBuf::from(s).join("busybox")));
+        let mut delete = Command::new(
+            env::var_os("HULL_LAB_SHARED").map_or("busybox".into(), |s| PathBuf::from(s).join("busybox")),
+        );
         delete.args(["timeout", "-s", "KILL", "5"]).arg(&runtime).arg("--root").arg(dir.join("root"));
         delete.args(["delete", "--force"]).arg(entry.file_name());
         delete.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();

@@ -30,7 +30,8 @@ fn descriptors_of_the_caller_do_not_reach_the_container(lab: &Lab) -> TestResult
 fn descriptors_of_the_caller_do_not_reach_an_exec(lab: &Lab) -> TestResult {
     let b = lab.probe_bundle()?.waits();
     lab.up(&b);
-    let output = lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
+    let output =
+        lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
     assert_eq!(output.text(), "");
     Ok(())
 }
@@ -120,7 +121,9 @@ fn ready_arrives(lab: &Lab, script: &str) -> TestResult {
 }
 
 fn notify_socket_of_the_host_is_not_in_the_environment(lab: &Lab) -> TestResult {
-    let b = lab.probe_bundle()?.sh("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && echo socket; probe notify READY=1");
+    let b = lab
+        .probe_bundle()?
+        .sh("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && echo socket; probe notify READY=1");
     let path = lab.dir.join("notify.sock");
     let socket = UnixDatagram::bind(&path)?;
     let call = lab.launch("run", &b, &["--detach"]).env("NOTIFY_SOCKET", &path).spawn();

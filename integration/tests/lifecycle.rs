@@ -14,7 +14,7 @@ tests! {
     state_of_a_stopped_container_has_pid_0,
     state_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
     state_carries_the_annotations,
-    state_has_no_annotations_key_when_there_are_none.breaks_on(&[("crun", "contract 3.1: annotations left out when empty")]),
+    state_has_no_annotations_key_when_there_are_none,
     delete_of_a_running_container_is_refused.breaks_on(&[CRUN_TEXT]),
     delete_force_ends_a_running_container,
     delete_force_of_a_missing_container_is_silent,
@@ -29,7 +29,7 @@ tests! {
     start_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
     kill_of_a_stopped_container_says_not_running.breaks_on(&[CRUN_TEXT]),
     kill_of_a_missing_container_says_does_not_exist.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
-    kill_all_of_a_stopped_container_is_no_error.breaks_on(&[("crun", "contract 3.3: `--all` of a stopped container is 0")]),
+    kill_all_of_a_stopped_container_is_no_error,
     kill_all_reaches_every_process,
     kill_without_a_signal_sends_term,
     kill_takes_names_and_numbers,
@@ -185,7 +185,9 @@ fn ids_outside_the_alphabet_are_refused(lab: &Lab) -> TestResult {
     b.write();
     let long = "a".repeat(257);
     let dir = b.dir.to_string_lossy();
-    for id in ["", ".", "..", "../x", "a/b", "/abs", "a b", "a\nb", "a;b", "a%b", "a:b", "a\u{1b}b", "é", &long] {
+    for id in
+        ["", ".", "..", "../x", "a/b", "/abs", "a b", "a\nb", "a;b", "a%b", "a:b", "a\u{1b}b", "é", &long]
+    {
         let output = lab.rt(&["create", "--bundle", &dir, id]);
         assert!(output.rc > 0, "the id {id:?} was accepted");
         assert!(lab.ids_on_disk().is_empty(), "the id {id:?} left something");
@@ -273,7 +275,8 @@ fn kill_without_a_signal_sends_term(lab: &Lab) -> TestResult {
 }
 
 fn kill_takes_names_and_numbers(lab: &Lab) -> TestResult {
-    let script = "for s in HUP USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
+    let script =
+        "for s in HUP USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
     let b = lab.bundle().sh(script);
     let output = lab.up(&b);
     lab.eventually("the traps", || output.text() == "up");

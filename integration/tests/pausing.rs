@@ -30,7 +30,9 @@ fn freeze_and_thaw(lab: &Lab) -> TestResult {
     assert_eq!(fs::read_to_string(b.path("/out"))?, before, "it counts on while paused");
     lab.rt(&["resume", &b.id]).ok();
     assert_eq!(lab.status(&b.id), "running");
-    lab.eventually("the counter goes on", || fs::read_to_string(b.path("/out")).is_ok_and(|now| now != before));
+    lab.eventually("the counter goes on", || {
+        fs::read_to_string(b.path("/out")).is_ok_and(|now| now != before)
+    });
     Ok(())
 }
 

@@ -89,7 +89,10 @@ fn plan(lab: &Lab, name: &str, text: &str) -> TestResult {
 /// The shared folder, from HULL_CONFIGS or beside the repository.
 fn folder() -> Result<Vec<(String, String)>, Stop> {
     let named = std::env::var_os("HULL_CONFIGS").map(PathBuf::from);
-    let dir = named.unwrap_or_else(|| PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default()).join("../shared/reference/configs"));
+    let dir = named.unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default())
+            .join("../shared/reference/configs")
+    });
     let Ok(entries) = fs::read_dir(&dir) else {
         return skip("no folder of sample configs (HULL_CONFIGS)");
     };
@@ -172,7 +175,8 @@ fn beyond(lab: &Lab, b: &Bundle) -> Option<String> {
         if process["oomScoreAdj"].as_i64().is_some_and(|score| score < 0) {
             return Some(format!("{} fails on an oomScoreAdj it may not lower to", lab.runtime.kind));
         }
-        let above = |limit: &Value| limit["hard"].as_u64().is_some_and(|hard| hard > hard_limit(&limit["type"]));
+        let above =
+            |limit: &Value| limit["hard"].as_u64().is_some_and(|hard| hard > hard_limit(&limit["type"]));
         if process["rlimits"].as_array().is_some_and(|all| all.iter().any(above)) {
             return Some(format!("{} fails on a rlimit above the caller's", lab.runtime.kind));
         }
@@ -252,7 +256,19 @@ fn sources(lab: &Lab, spec: &mut Value, notes: &mut Vec<String>) -> TestResult {
             continue;
         }
         let name = entry["destination"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let files = ["hosts", "hostname", "resolv.conf", ".containerenv", "docker-init", "catatonit", "init", "localtime", "podman-init", "mtab", "tini"];
+        let files = [
+            "hosts",
+            "hostname",
+            "resolv.conf",
+            ".containerenv",
+            "docker-init",
+            "catatonit",
+            "init",
+            "localtime",
+            "podman-init",
+            "mtab",
+            "tini",
+        ];
         let made = lab.next_path("source");
         if files.contains(&name) || source.contains("docker-init") || source.contains("catatonit") {
             fs::write(&made, "")?;
@@ -278,7 +294,9 @@ fn devices(spec: &mut Value, notes: &mut Vec<String>) {
 /// Limits whose controller is not there, or whose device or cpu is not.
 fn resources(lab: &Lab, spec: &mut Value, notes: &mut Vec<String>) {
     let Some(all) = spec["linux"]["resources"].as_object_mut() else { return };
-    for (key, controller) in [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("hugepageLimits", "hugetlb")] {
+    for (key, controller) in
+        [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("hugepageLimits", "hugetlb")]
+    {
         if all.contains_key(key) && !lab.host.has_controller(controller) {
             all.remove(key);
             notes.push(format!("resources.{key} dropped: no controller"));
