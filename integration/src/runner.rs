@@ -156,6 +156,7 @@ impl Results {
             "ok" => {
                 self.passed += 1;
                 println!("ok {} {}ms", test.name, verdict.ms);
+                verdict.text.lines().for_each(|line| println!("    {line}"));
             }
             "skip" => {
                 self.skipped += 1;

@@ -71,7 +71,7 @@ pub fn supervise(test: &Test) {
     let code = wait(child.id() as i32, Duration::from_secs(test.limit_s));
     let took = since.elapsed();
     let (mut outcome, mut text) = match code {
-        Some(0) => ("ok", String::new()),
+        Some(0) => ("ok", fs::read_to_string(dir.join("said")).unwrap_or_default()),
         Some(SKIPPED) => ("skip", fs::read_to_string(dir.join("verdict")).unwrap_or_default()),
         Some(_) => ("fail", String::new()),
         None => ("fail", format!("no end after {} s", test.limit_s)),

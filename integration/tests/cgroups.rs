@@ -24,6 +24,7 @@ tests! {
     pids_limit_stops_forks,
     hugetlb_limit,
     blkio_weight_that_is_not_there_is_tolerated_when_zero,
+    blkio_throttle,
     unified_on_v1_is_refused.breaks_on(&[("crun", "contract 3.4: `invalid configuration`")]),
     memory_hog_is_killed,
     processes_are_in_the_cgroup_of_the_config,
@@ -206,6 +207,27 @@ fn hugetlb_limit(lab: &Lab) -> TestResult {
 
 fn blkio_weight_that_is_not_there_is_tolerated_when_zero(lab: &Lab) -> TestResult {
     lab.run(&lab.bundle().set("/linux/resources/blockIO", json!({"weight": 0}))).ok();
+    Ok(())
+}
+
+fn blkio_throttle(lab: &Lab) -> TestResult {
+    let disks = fs::read_dir("/sys/block")?.flatten();
+    let number = disks
+        .filter(|d| d.path().join("device").exists())
+        .find_map(|d| fs::read_to_string(d.path().join("dev")).ok());
+    let Some(number) = number else { return skip("no block device") };
+    let (major, minor) = number.trim().split_once(':').ok_or("no device number")?;
+    let (major, minor): (u64, u64) = (major.parse()?, minor.parse()?);
+    let rate = json!([{"major": major, "minor": minor, "rate": 1_048_576}]);
+    let b = with(lab, "blockIO", json!({"throttleReadBpsDevice": rate}));
+    let v1 = ("blkio", "blkio.throttle.read_bps_device");
+    let seen = read_back(lab, &b, v1, "io.max")?;
+    let wanted = if lab.host.mode == Mode::V2 {
+        "rbps=1048576".to_owned()
+    } else {
+        format!("{major}:{minor} 1048576")
+    };
+    assert!(seen.contains(&wanted), "{seen}");
     Ok(())
 }
 
@@ -543,7 +565,10 @@ fn update_of_a_stopped_container_is_refused(lab: &Lab) -> TestResult {
 }
 
 fn events_stats_prints_one_object(lab: &Lab) -> TestResult {
-    let b = with(lab, "pids/limit", json!(50));
+    let b = match lab.host.has_controller("pids") {
+        true => with(lab, "pids/limit", json!(50)),
+        false => lab.bundle().args(&["/bin/sleep", "100"]),
+    };
     lab.up(&b);
     let event: Value = serde_json::from_str(&lab.rt(&["events", "--stats", &b.id]).ok().out())?;
     assert_eq!(event["type"], "stats");

@@ -186,6 +186,7 @@ fn killed_at_every_point(
         }
         fs::remove_dir_all(&b.dir)?;
     }
+    lab.say(&format!("{} points over {longest:?}", points()));
     assert!(bad.is_empty(), "{} of {} points:\n{}", bad.len(), points(), bad.join("\n"));
     Ok(())
 }
@@ -246,7 +247,7 @@ fn racing_verbs_leave_nothing(lab: &Lab) -> TestResult {
     lab.delete(id);
     nothing_left(lab, id);
     assert!(!blocked.load(Ordering::Relaxed), "a call took more than 5 s");
-    Lab::note(&format!("{} calls", calls.load(Ordering::Relaxed)));
+    lab.say(&format!("{} calls", calls.load(Ordering::Relaxed)));
     Ok(())
 }
 

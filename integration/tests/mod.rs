@@ -17,6 +17,7 @@ mod namespaces;
 mod paths;
 mod pausing;
 mod process;
+mod rootless;
 mod samples;
 mod seccomp;
 mod security;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         devices::TESTS,
         paths::TESTS,
         process::TESTS,
+        rootless::TESTS,
         seccomp::TESTS,
         hooks::TESTS,
         cgroups::TESTS,

@@ -33,7 +33,7 @@ const EMBEDDED: [(&str, &str); 8] = [
 
 fn run_embedded(lab: &Lab, name: &str) -> TestResult {
     let text = EMBEDDED.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or("no such sample")?;
-    match run_sample(lab, text)? {
+    match run_sample(lab, name, text)? {
         Verdict::Ran => Ok(()),
         Verdict::Beyond(why) => skip(why),
     }
@@ -79,6 +79,9 @@ fn samples_can_be_planned_as_they_are(lab: &Lab) -> TestResult {
 }
 
 fn plan(lab: &Lab, name: &str, text: &str) -> TestResult {
+    for controller in ["memory", "cpu", "pids"] {
+        lab.needs_controller(controller)?;
+    }
     let dir = lab.new_dir("plan");
     fs::write(dir.join("config.json"), text)?;
     let output = lab.rt(&["plan", &dir.to_string_lossy()]);
@@ -119,7 +122,7 @@ fn samples_of_the_shared_folder_run(lab: &Lab) -> TestResult {
     let all = folder()?;
     let mut bad = Vec::new();
     for (name, text) in &all {
-        match run_sample(lab, text) {
+        match run_sample(lab, name, text) {
             Ok(Verdict::Ran) => {}
             Ok(Verdict::Beyond(why)) => beyond.push(format!("{name}: {why}")),
             Err(Stop::Skip(why) | Stop::Fail(why)) => bad.push(format!("{name}: {why}")),
@@ -131,7 +134,8 @@ fn samples_of_the_shared_folder_run(lab: &Lab) -> TestResult {
     if lab.is("hull") && !beyond.is_empty() {
         return Err(Stop::Fail(format!("not run:\n{}", beyond.join("\n"))));
     }
-    Lab::note(&format!("{} of {} ran; {}", all.len() - beyond.len(), all.len(), beyond.join("; ")));
+    lab.say(&format!("{} of {} ran", all.len() - beyond.len(), all.len()));
+    beyond.iter().for_each(|why| lab.say(&format!("not {why}")));
     Ok(())
 }
 
@@ -141,7 +145,7 @@ enum Verdict {
     Beyond(String),
 }
 
-fn run_sample(lab: &Lab, text: &str) -> Result<Verdict, Stop> {
+fn run_sample(lab: &Lab, name: &str, text: &str) -> Result<Verdict, Stop> {
     let spec: Value = serde_json::from_str(text)?;
     let mut notes = Vec::new();
     let b = adjust(lab, spec, &mut notes)?;
@@ -152,6 +156,7 @@ fn run_sample(lab: &Lab, text: &str) -> Result<Verdict, Stop> {
     if output.rc != 0 {
         return Err(Stop::Fail(format!("{output}\n  adjusted: {}", notes.join("; "))));
     }
+    lab.say(&format!("{name} adjusted: {}", notes.join("; ")));
     Ok(Verdict::Ran)
 }
 

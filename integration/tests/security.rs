@@ -13,6 +13,7 @@ tests! {
     t05_paths_of_the_config_through_symlinks_stay_inside,
     t06_proc_as_a_symlink_is_refused,
     t09_sysctl_keys_with_separators_are_refused,
+    t10_exchange_of_a_destination_keeps_the_host_clean.breaks_on(&[("runc 1.1", "CVE-2024-45310: directories are made on the host")]),
     t12_exec_cap_leaves_the_inheritable_set_empty,
     t16_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class, finding 9")]),
     t16_exec_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class, finding 9")]),
@@ -152,6 +153,33 @@ fn t09_sysctl_keys_with_separators_are_refused(lab: &Lab) -> TestResult {
         assert!(output.rc > 0, "{key:?} was accepted");
     }
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern")?, before);
+    Ok(())
+}
+
+/// A process of the host swaps a directory of the image and a symlink to the canary while mounts are made there.
+fn t10_exchange_of_a_destination_keeps_the_host_clean(lab: &Lab) -> TestResult {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let canary = canary(lab)?;
+    let mut b = lab.bundle();
+    for i in 0..6 {
+        b = b.mount("tmpfs", "tmpfs", &format!("/mnt/a/d{i}"), &["size=4k"]);
+    }
+    let (a, other) = (b.path("/mnt/a"), b.path("/mnt/b"));
+    fs::create_dir(&a)?;
+    symlink(&canary, &other)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                hull_integration::sys::exchange(&a, &other).expect("exchange");
+            }
+        });
+        for _ in 0..30 {
+            orderly(lab.run(&b));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    untouched(&canary);
     Ok(())
 }
 
