@@ -287,6 +287,15 @@ impl Lab {
             .collect()
     }
 
+    /// `breaks_on` for a runtime that breaks the line on cgroup v2 only.
+    pub fn breaks_on_v2(&self, prefix: &str, line: &str) -> TestResult {
+        let full = format!("{} {}", self.runtime.kind, self.runtime.version);
+        if self.host.mode == crate::Mode::V2 && full.starts_with(prefix) {
+            return skip(format!("known on {prefix} with cgroup v2: {line}"));
+        }
+        Ok(())
+    }
+
     /// Skips unless the host has the controller in the current layout.
     pub fn needs_controller(&self, name: &str) -> TestResult {
         if self.host.has_controller(name) {

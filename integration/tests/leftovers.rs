@@ -52,7 +52,7 @@ fn leaves_nothing(lab: &Lab, b: &Bundle) -> TestResult {
 fn nothing_left(lab: &Lab, id: &str) {
     assert!(lab.ids_on_disk().is_empty(), "state: {:?}", lab.ids_on_disk());
     let cgroups: Vec<PathBuf> =
-        lab.cgroups_left().into_iter().filter(|d| d.to_string_lossy().contains(id)).collect();
+        lab.cgroups_left().into_iter().filter(|d| d.components().any(|c| c.as_os_str() == id)).collect();
     assert!(cgroups.is_empty(), "cgroups: {cgroups:?}");
 }
 
@@ -175,11 +175,14 @@ fn killed_at_every_point(
         std::thread::sleep(after);
         running.kill();
         let delete = lab.rt(&["delete", "--force", &b.id]);
-        let left: Vec<PathBuf> =
-            lab.cgroups_left().into_iter().filter(|d| d.to_string_lossy().contains(&b.id)).collect();
+        let left: Vec<PathBuf> = lab
+            .cgroups_left()
+            .into_iter()
+            .filter(|d| d.components().any(|c| c.as_os_str() == b.id.as_str()))
+            .collect();
         if delete.rc != 0
             || !left.is_empty()
-            || !lab.ids_on_disk().is_empty()
+            || lab.ids_on_disk().contains(&b.id)
             || delete.took > Duration::from_secs(5)
         {
             bad.push(format!("after {after:?}: {delete}\n  cgroups {left:?}, state {:?}", lab.ids_on_disk()));
