@@ -99,7 +99,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--list" => options.list = true,
             "--keep-going" => options.keep_going = true,
             "--try-known" => options.try_known = true,
-            "--jobs" => options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
+            "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
             "--view" => options.view = Some(View::parse(value()?).ok_or("--view is host, v1 or v2")?),
             "--help" | "-h" => return Err(String::new()),
             flag if flag.starts_with("--") => return Err(format!("what is {flag}?")),
@@ -161,6 +161,7 @@ impl Results {
             "ok" => {
                 self.passed += 1;
                 println!("ok {} {}ms", name, verdict.ms);
+                verdict.text.lines().for_each(|line| println!("    {line}"));
             }
             "skip" => {
                 self.skipped += 1;
