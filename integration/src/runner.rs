@@ -99,7 +99,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--list" => options.list = true,
             "--keep-going" => options.keep_going = true,
             "--try-known" => options.try_known = true,
-            "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
+            "--jobs" => options.jobs = value()?.parse().map_err(|_no_number| "--jobs needs a number".to_owned())?,
             "--view" => options.view = Some(View::parse(value()?).ok_or("--view is host, v1 or v2")?),
             "--help" | "-h" => return Err(String::new()),
             flag if flag.starts_with("--") => return Err(format!("what is {flag}?")),

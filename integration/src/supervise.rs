@@ -57,7 +57,7 @@ pub fn run_one(test: &Test) -> i32 {
 }
 
 /// The body of the supervisor: prints the verdict.
-#[allow(clippy::zombie_processes, reason = "`wait` reaps every child of this process, the test among them")]
+#[allow(clippy::zombie_processes, reason = "`wait` reaps it, with everything else")]
 pub fn supervise(test: &Test) {
     let dir = PathBuf::from(env::var_os("HULL_LAB_DIR").expect("HULL_LAB_DIR"));
     let tag = env::var("HULL_LAB_TAG").expect("HULL_LAB_TAG");

@@ -106,8 +106,11 @@ fn docker_client() -> PathBuf {
 /// The engines of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Engines {
-    known: Mutex<BTreeMap<(Engine, &'static str), Arc<OnceLock<Place>>>>,
+    known: Mutex<BTreeMap<(Engine, &'static str), Shareable>>,
 }
+
+/// Started by whoever comes first; the others wait for it, and only they.
+type Shareable = Arc<OnceLock<Place>>;
 
 /// What became of the wish for an engine.
 #[derive(Debug)]
