@@ -269,7 +269,7 @@ fn with_sysctl(lab: &Lab, key: &str, value: &str) -> hull_integration::Bundle {
 fn network_sysctl_is_set(lab: &Lab) -> TestResult {
     let b = with_sysctl(lab, "net.ipv4.ip_forward", "1").args(&["/bin/cat", "/proc/sys/net/ipv4/ip_forward"]);
     assert_eq!(lab.printed(&b), "1");
-    let b = with_sysctl(lab, "net/ipv4/ping_group_range", "0 0");
+    let b = with_sysctl(lab, "net.ipv4.ping_group_range", "0 0");
     let b = b.args(&["/bin/cat", "/proc/sys/net/ipv4/ping_group_range"]);
     assert_eq!(lab.printed(&b).split_whitespace().collect::<Vec<_>>(), ["0", "0"]);
     Ok(())

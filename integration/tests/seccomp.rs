@@ -327,6 +327,9 @@ fn notify_without_a_listener_is_refused(lab: &Lab) -> TestResult {
 
 fn listener_gets_the_descriptor_and_the_state(lab: &Lab) -> TestResult {
     use std::os::fd::AsFd;
+    if lab.is("hull") {
+        return skip("hull: SCMP_ACT_NOTIFY is not yet supported");
+    }
     let path = lab.dir.join("agent");
     let listener = UnixListener::bind(&path)?;
     let b = allow(lab, json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]));
