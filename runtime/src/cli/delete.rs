@@ -7,6 +7,7 @@ use super::flags::{Flag, Parsed, Verb};
 use super::{Global, start};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Warning};
+use crate::spec::ContainerId;
 use crate::spec::state::Status;
 use crate::state::{Locked, Record};
 
@@ -19,29 +20,30 @@ pub(super) const VERB: Verb = Verb {
     trailing: false,
 };
 
-const FLAGS: &[Flag] =
-    &[Flag::switch("force", "kill what still runs; a container that does not exist is no error").short('f')];
+const FLAGS: &[Flag] = &[
+    Flag::switch("force", "kill what still runs; a container that does not exist is no error").short('f'),
+    super::REGEX,
+];
 
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
-    let force = parsed.has("force");
-    let id = match super::id(parsed) {
-        Err(error) if force && parsed.argument(0).is_empty() => return Err(error),
-        other => other?,
-    };
-    let state = match global.root.open(&id).and_then(crate::state::StateDir::lock) {
-        Err(error) if force && error.code == "container-missing" => return Ok(0),
+    super::ids(global, parsed)?.iter().try_for_each(|id| delete(global, id, parsed.has("force"))).map(|()| 0)
+}
+
+fn delete(global: &Global, id: &ContainerId, force: bool) -> Result<()> {
+    let state = match global.root.open(id).and_then(crate::state::StateDir::lock) {
+        Err(error) if force && error.code == "container-missing" => return Ok(()),
         other => other?,
     };
     let record = match state.dir().load() {
         Ok(record) => record,
-        Err(error) if force && error.code == "container-missing" => return Ok(0),
+        Err(error) if force && error.code == "container-missing" => return Ok(()),
         // Its create was killed before it had made anything.
-        Err(error) if force && error.code == "state-missing" => return state.remove().map(|()| 0),
+        Err(error) if force && error.code == "state-missing" => return state.remove(),
         Err(error) if force && error.code == "state-corrupt" => {
-            return sweep(state, error).map(|()| 0);
+            return sweep(state, error);
         }
         Err(error) => return Err(error),
     };
@@ -59,7 +61,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     }
     destroy(state, &record)?;
     global.log.warnings(&poststop(id.as_str(), &record));
-    Ok(0)
+    Ok(())
 }
 
 /// Kills what is left of a container, removes its cgroup and then its record. In this order: while

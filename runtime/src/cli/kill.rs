@@ -6,6 +6,7 @@ use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::spec::ContainerId;
 use crate::spec::state::Status;
 use crate::state::Record;
 
@@ -18,20 +19,24 @@ pub(super) const VERB: Verb = Verb {
     trailing: true,
 };
 
-const FLAGS: &[Flag] =
-    &[Flag::switch("all", "send it to every process of the container; one that has ended is no error")
-        .short('a')];
+const FLAGS: &[Flag] = &[
+    Flag::switch("all", "send it to every process of the container; one that has ended is no error")
+        .short('a'),
+    super::REGEX,
+];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
-    let id = super::id(parsed)?;
     let signal = number(parsed.arguments.get(1).map_or("TERM", String::as_str))?;
-    let dir = global.root.open(&id)?;
+    super::ids(global, parsed)?.iter().try_for_each(|id| send(global, parsed, id, signal)).map(|()| 0)
+}
+
+fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Result<()> {
+    let dir = global.root.open(id)?;
     let record = dir.load()?;
     let all = parsed.has("all");
     if all {
         // Also when init is gone: others may be left in its cgroup.
-        send_to_all(&record, signal)?;
-        return Ok(0);
+        return send_to_all(&record, signal);
     }
     match dir.status(&record) {
         Status::Stopped | Status::Creating => return Err(not_running()),
@@ -54,7 +59,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
             cgroup.thaw()?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 fn not_running() -> Error {

@@ -280,6 +280,21 @@ fn help(verb: &Verb) -> String {
     text
 }
 
+/// The flag by which an argument means several containers.
+pub(crate) const REGEX: Flag =
+    Flag::switch("regex", "the argument is a pattern: every container whose id it matches").short('r');
+
+/// The ids that the first argument means: itself, or with `--regex` every one it matches.
+pub(crate) fn ids(global: &Global, parsed: &Parsed) -> Result<Vec<ContainerId>> {
+    if !parsed.has("regex") {
+        return id(parsed).map(|id| vec![id]);
+    }
+    let pattern = regex::Regex::new(parsed.argument(0))
+        .map_err(|error| Error::new("usage", format!("--regex: {error}")))?;
+    let all = global.root.ids()?.unwrap_or_default();
+    Ok(all.into_iter().filter(|id| pattern.is_match(id.as_str())).collect())
+}
+
 /// The id in the first argument.
 pub(crate) fn id(parsed: &Parsed) -> Result<ContainerId> {
     ContainerId::parse(parsed.argument(0))

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use hull_sys::mount::{Change, attr, propagation};
 use oci_spec::runtime::{Linux, Spec};
 
+use super::caps::SYS_ADMIN;
 use super::cgroup::CgroupPlan;
 use super::devices::{self, Node};
 use super::mounts;
@@ -197,7 +198,7 @@ pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPla
         after: after_pivot(spec, context)?,
         opened: 0,
     }
-    .with_opened_sources(linux.is_some_and(has_user_namespace)))
+    .with_opened_sources(linux.is_some_and(has_user_namespace), facts.effective >> SYS_ADMIN & 1 == 1))
 }
 
 impl RootfsPlan {
@@ -208,15 +209,19 @@ impl RootfsPlan {
 
     /// Whether a mount is mapped by the user namespace of the container's init.
     pub fn needs_own_user_namespace(&self) -> bool {
-        self.before.iter().any(|step| match &step.op {
-            FsOp::Bind(bind) => bind.idmap.as_ref().is_some_and(|idmap| idmap.maps.is_none()),
-            _ => false,
+        self.before.iter().any(|step| {
+            matches!(&step.op, FsOp::Bind(bind) if bind.idmap.as_ref().is_some_and(|idmap| idmap.maps.is_none()))
         })
     }
 
     /// Gives each bind mount that only the host side can open (all of them, when the container has a user
     /// namespace, and the idmapped ones) a slot in the table of trees.
-    fn with_opened_sources(mut self, user_namespace: bool) -> Self {
+    ///
+    /// Without the right to mount nobody can open them but the child, as root in its own namespaces.
+    fn with_opened_sources(mut self, user_namespace: bool, may_mount: bool) -> Self {
+        if !may_mount {
+            return self;
+        }
         for step in &mut self.before {
             if let FsOp::Bind(bind) = &mut step.op
                 && let Source::Host(path) = &bind.source
