@@ -99,7 +99,9 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--list" => options.list = true,
             "--keep-going" => options.keep_going = true,
             "--try-known" => options.try_known = true,
-            "--jobs" => options.jobs = value()?.parse().map_err(|_no_number| "--jobs needs a number".to_owned())?,
+            "--jobs" => {
+                options.jobs = value()?.parse().map_err(|_no_number| "--jobs needs a number".to_owned())?
+            }
             "--view" => options.view = Some(View::parse(value()?).ok_or("--view is host, v1 or v2")?),
             "--help" | "-h" => return Err(String::new()),
             flag if flag.starts_with("--") => return Err(format!("what is {flag}?")),
