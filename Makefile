@@ -14,7 +14,7 @@ SHIM := containerd-shim-hull-v1
 SUITE := bin/hull-integration
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-tests demo test test-unit test-vm check validate bench install uninstall clean
+.PHONY: help build build-tests demo test test-unit test-vm check validate docs bench install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target text; do \
@@ -63,21 +63,26 @@ check: build ## format, lints, documentation, shell scripts, size
 	shellcheck hack/* .ci/run
 	hack/size bin/hull
 
+docs: ## the manual pages and the completion, from the table of verbs and flags
+	$(CARGO) run --locked --quiet -p hull --example man -- docs/man docs/completion
+
 bench: build ## start-up time and memory, next to runc and crun
 	hack/setup test
 	hack/bench
 
-install: ## both binaries and the manual pages, below $(DESTDIR)$(PREFIX)
+install: ## both binaries, manual pages and completion, below $(DESTDIR)$(PREFIX)
 	@[ -x bin/hull ] && [ -x bin/$(SHIM) ] || { echo "run 'make build' first" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 bin/hull bin/$(SHIM) $(DESTDIR)$(PREFIX)/bin
 	@for page in $(wildcard docs/man/*.[1-8]); do \
 		install -D -m 644 -v "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+	install -D -m 644 docs/completion/hull.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hull
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/hull $(DESTDIR)$(PREFIX)/bin/$(SHIM)
 	@for page in $(wildcard docs/man/*.[1-8]); do \
 		rm -fv "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hull
 
 clean: ## remove what was built; the machine of hack/vm stays ('hack/vm clean')
 	rm -rf bin target

@@ -96,6 +96,12 @@ impl Lab {
         let _written = file.and_then(|mut f| writeln!(f, "{line}"));
     }
 
+    /// A line shown under the test's own line, also when it passes: what it adjusted, how much it did.
+    pub fn say(&self, line: &str) {
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("said"));
+        file.and_then(|mut f| writeln!(f, "{line}")).expect("write what the test says");
+    }
+
     /// A fresh path in the test's directory.
     pub fn next_path(&self, stem: &str) -> PathBuf {
         self.count.set(self.count.get() + 1);
@@ -140,12 +146,18 @@ impl Lab {
         Bundle::new(self)
     }
 
+    /// This binary under the name `probe`.
+    pub fn probe(&self) -> Result<PathBuf, Stop> {
+        let probe = self.shared.join("probe");
+        if probe.exists() {
+            return Ok(probe);
+        }
+        skip("hull-integration is not a static binary: build it for a musl target")
+    }
+
     /// A bundle with this binary as /bin/probe.
     pub fn probe_bundle(&self) -> Result<Bundle, Stop> {
-        let probe = self.shared.join("probe");
-        if !probe.exists() {
-            return skip("hull-integration is not a static binary: build it for a musl target");
-        }
+        let probe = self.probe()?;
         let bundle = self.bundle();
         fs::hard_link(probe, bundle.path("/bin/probe"))?;
         Ok(bundle)
@@ -275,6 +287,15 @@ impl Lab {
             .map(|e| e.file_name().to_string_lossy().into_owned())
             .filter(|n| !n.starts_with('.'))
             .collect()
+    }
+
+    /// `breaks_on` for a runtime that breaks the line on cgroup v2 only.
+    pub fn breaks_on_v2(&self, prefix: &str, line: &str) -> TestResult {
+        let full = format!("{} {}", self.runtime.kind, self.runtime.version);
+        if self.host.mode == crate::Mode::V2 && full.starts_with(prefix) {
+            return skip(format!("known on {prefix} with cgroup v2: {line}"));
+        }
+        Ok(())
     }
 
     /// Skips unless the host has the controller in the current layout.

@@ -6,12 +6,14 @@
 //! | `notify TEXT` | sends TEXT to $NOTIFY_SOCKET |
 //! | `fork N` | N children that sleep; prints how many could be made |
 //! | `fds` | prints its open descriptors above 2 |
+//! | `as UID GID PROGRAM [ARG..]` | on the host: becomes that program as that user |
 //! | `eat MIB` | touches that much memory, then prints `ate` |
 
 use crate::sys;
 use std::env;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Runs the words; the exit code.
@@ -22,6 +24,7 @@ pub fn main(words: &[String]) -> i32 {
         ["notify", text] => notify(text),
         ["fork", count] => fork(count.parse().unwrap_or(1)),
         ["fds"] => fds(),
+        ["as", uid, gid, program, args @ ..] => become_user(uid, gid, program, args),
         ["eat", mib] => eat(mib.parse().unwrap_or(1)),
         _ => {
             eprintln!("probe: what is {words:?}?");
@@ -84,6 +87,14 @@ fn fds() -> i32 {
     open.sort();
     open.iter().for_each(|(number, target)| println!("{number} {target}"));
     0
+}
+
+fn become_user(uid: &str, gid: &str, program: &str, args: &[&str]) -> i32 {
+    let id = |word: &str| word.parse().unwrap_or(65534);
+    // Supplementary groups are dropped with a change of uid by root.
+    let error = Command::new(program).args(args).uid(id(uid)).gid(id(gid)).exec();
+    eprintln!("probe: {program}: {error}");
+    127
 }
 
 fn eat(mib: usize) -> i32 {

@@ -163,6 +163,7 @@ impl Results {
             "ok" => {
                 self.passed += 1;
                 println!("ok {} {}ms", name, verdict.ms);
+                verdict.text.lines().for_each(|line| println!("    {line}"));
             }
             "skip" => {
                 self.skipped += 1;

@@ -1,7 +1,10 @@
 //! The few calls `std` and `nix` do not have. All `unsafe` of this package is here.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// A handle on one process; its number cannot be reused while this is held.
 #[derive(Debug)]
@@ -28,6 +31,16 @@ impl Pidfd {
 pub fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: every caller passes a descriptor it received in this call and gives to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// `renameat2(2)` with RENAME_EXCHANGE: both names exist at every moment.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) =
+        (CString::new(one.as_os_str().as_bytes())?, CString::new(other.as_os_str().as_bytes())?);
+    let (at, flag) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both strings are ours, end in NUL and live until the call returns; the kernel only reads them.
+    let rc = unsafe { libc::syscall(libc::SYS_renameat2, at, one.as_ptr(), at, other.as_ptr(), flag) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A raw system call with integer arguments: what a seccomp filter answers to it.

@@ -1,10 +1,10 @@
 //! Which file descriptors reach the container, and the sd_notify protocol.
 
 use hull_integration::console::receive;
-use hull_integration::{Lab, TestResult, tests};
+use hull_integration::{Lab, Stop, TestResult, tests};
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 tests! {
@@ -15,6 +15,8 @@ tests! {
     listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "contract 7.3: LISTEN_PID=1 with LISTEN_FDS")]),
     listen_fds_and_preserve_fds_add_up,
     init_of_a_created_container_holds_no_host_directory.breaks_on(&[("crun", "CVE-2024-21626 class: init holds what it inherits until exec")]),
+    pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "contract 2.2: --pidfd-socket came with 1.2"), ("crun", "contract 2.2: --pidfd-socket is runc's")]),
+    exec_pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "contract 2.2: --pidfd-socket came with 1.2"), ("crun", "contract 2.2: --pidfd-socket is runc's")]),
     notify_socket_gets_ready,
     notify_ready_may_be_any_line_of_the_datagram.breaks_on(&[("runc 1.1", "contract 7.4: the first line that begins READY=")]),
     notify_socket_of_the_host_is_not_in_the_environment.breaks_on(&[("crun 1.8", "contract 7.4: /run/notify")]),
@@ -30,7 +32,8 @@ fn descriptors_of_the_caller_do_not_reach_the_container(lab: &Lab) -> TestResult
 fn descriptors_of_the_caller_do_not_reach_an_exec(lab: &Lab) -> TestResult {
     let b = lab.probe_bundle()?.waits();
     lab.up(&b);
-    let output = lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
+    let output =
+        lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
     assert_eq!(output.text(), "");
     Ok(())
 }
@@ -90,6 +93,44 @@ fn init_of_a_created_container_holds_no_host_directory(lab: &Lab) -> TestResult 
     Ok(())
 }
 
+/// The pid a pidfd stands for, from its fdinfo.
+fn pid_of(socket: &UnixListener) -> Result<i32, Stop> {
+    socket.set_nonblocking(true)?;
+    let (stream, _) = socket.accept().map_err(|e| format!("nobody connected to the pidfd socket: {e}"))?;
+    let (_, fds) = receive(stream.as_fd())?;
+    let fd = fds.first().ok_or("no descriptor came with the message")?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|l| l.strip_prefix("Pid:")).ok_or(format!("not a pidfd: {info}"))?;
+    Ok(pid.trim().parse()?)
+}
+
+fn pidfd_socket_gets_a_pidfd(lab: &Lab) -> TestResult {
+    let b = lab.bundle();
+    let path = lab.dir.join("pidfd");
+    let socket = UnixListener::bind(&path)?;
+    lab.launch("create", &b, &["--pidfd-socket", &path.to_string_lossy()]).go().ok();
+    assert_eq!(pid_of(&socket)?, lab.pid(&b.id));
+    Ok(())
+}
+
+fn exec_pidfd_socket_gets_a_pidfd(lab: &Lab) -> TestResult {
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    let (path, file) = (lab.dir.join("pidfd"), lab.dir.join("pid"));
+    let socket = UnixListener::bind(&path)?;
+    let words = [
+        "exec",
+        "--detach",
+        "--pid-file",
+        &file.to_string_lossy(),
+        "--pidfd-socket",
+        &path.to_string_lossy(),
+    ];
+    lab.call(&words).args(&[&b.id, "/bin/sleep", "100"]).go().ok();
+    assert_eq!(pid_of(&socket)?.to_string(), fs::read_to_string(file)?);
+    Ok(())
+}
+
 fn notify_socket_gets_ready(lab: &Lab) -> TestResult {
     ready_arrives(lab, "probe notify READY=1; sleep 0.3")
 }
@@ -120,7 +161,9 @@ fn ready_arrives(lab: &Lab, script: &str) -> TestResult {
 }
 
 fn notify_socket_of_the_host_is_not_in_the_environment(lab: &Lab) -> TestResult {
-    let b = lab.probe_bundle()?.sh("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && echo socket; probe notify READY=1");
+    let b = lab
+        .probe_bundle()?
+        .sh("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && echo socket; probe notify READY=1");
     let path = lab.dir.join("notify.sock");
     let socket = UnixDatagram::bind(&path)?;
     let call = lab.launch("run", &b, &["--detach"]).env("NOTIFY_SOCKET", &path).spawn();

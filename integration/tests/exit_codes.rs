@@ -14,7 +14,7 @@ tests! {
     path_of_the_container_is_used_to_find_the_program,
     unknown_command_is_3.breaks_on(&[("crun", "contract 3.3: unknown command 3")]),
     unknown_flag_is_1_with_usage_on_stdout.breaks_on(&[("crun", "contract 3.3: unknown flag 1")]),
-    a_missing_argument_is_1.breaks_on(&[("crun", "contract 3.3: argument count 1")]),
+    a_missing_argument_is_1,
     errors_go_to_stderr_only,
 }
 

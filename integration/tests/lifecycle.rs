@@ -14,7 +14,7 @@ tests! {
     state_of_a_stopped_container_has_pid_0,
     state_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
     state_carries_the_annotations,
-    state_has_no_annotations_key_when_there_are_none.breaks_on(&[("crun", "contract 3.1: annotations left out when empty")]),
+    state_has_no_annotations_key_when_there_are_none,
     delete_of_a_running_container_is_refused.breaks_on(&[CRUN_TEXT]),
     delete_force_ends_a_running_container,
     delete_force_of_a_missing_container_is_silent,
@@ -29,7 +29,7 @@ tests! {
     start_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
     kill_of_a_stopped_container_says_not_running.breaks_on(&[CRUN_TEXT]),
     kill_of_a_missing_container_says_does_not_exist.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
-    kill_all_of_a_stopped_container_is_no_error.breaks_on(&[("crun", "contract 3.3: `--all` of a stopped container is 0")]),
+    kill_all_of_a_stopped_container_is_no_error,
     kill_all_reaches_every_process,
     kill_without_a_signal_sends_term,
     kill_takes_names_and_numbers,
@@ -40,6 +40,10 @@ tests! {
     create_with_detach_is_tolerated.breaks_on(&[("runc", "contract 6: go-runc can put --detach on create"), ("crun", "contract 6")]),
     init_is_a_child_of_the_caller,
     bundle_defaults_to_the_working_directory,
+    flags_of_callers_are_accepted,
+    no_pivot_works,
+    config_names_another_file.breaks_on(&[("runc", "contract 2.2: --config is crun's")]),
+    delete_and_kill_by_pattern.breaks_on(&[("runc", "contract 2.2: --regex is crun's")]),
     globals_may_stand_in_any_order,
     a_config_that_is_missing_fails,
     a_config_that_is_no_json_fails,
@@ -350,6 +354,43 @@ fn bundle_defaults_to_the_working_directory(lab: &Lab) -> TestResult {
     b.write();
     let output = lab.call(&["run", &b.id]).cwd(&b.dir).go().ok();
     assert_eq!(output.text(), "here");
+    Ok(())
+}
+
+fn flags_of_callers_are_accepted(lab: &Lab) -> TestResult {
+    for flag in ["--no-new-keyring", "--no-subreaper"] {
+        let b = lab.bundle();
+        let verb = if flag == "--no-subreaper" { "run" } else { "create" };
+        lab.launch(verb, &b, &[flag]).go().ok();
+    }
+    Ok(())
+}
+
+fn no_pivot_works(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("ls / | wc -l; ls /etc/passwd");
+    assert!(lab.launch("run", &b, &["--no-pivot"]).go().ok().text().ends_with("/etc/passwd"));
+    Ok(())
+}
+
+fn config_names_another_file(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("echo other");
+    b.write();
+    let other = lab.dir.join("other.json");
+    fs::rename(b.dir.join("config.json"), &other)?;
+    let words = ["run", "--config", &other.to_string_lossy(), "--bundle", &b.dir.to_string_lossy(), &b.id];
+    assert_eq!(lab.rt(&words).ok().text(), "other");
+    Ok(())
+}
+
+fn delete_and_kill_by_pattern(lab: &Lab) -> TestResult {
+    let all = [lab.bundle().waits(), lab.bundle().waits(), lab.bundle().waits()];
+    all.iter().for_each(|b| drop(lab.up(b)));
+    let pattern = format!("^({}|{})$", all[0].id, all[1].id);
+    lab.rt(&["kill", "--regex", &pattern, "KILL"]).ok();
+    lab.wait_status(&all[0].id, "stopped");
+    lab.wait_status(&all[1].id, "stopped");
+    lab.rt(&["delete", "--regex", &pattern]).ok();
+    assert_eq!(lab.ids_on_disk(), [all[2].id.clone()]);
     Ok(())
 }
 

@@ -87,7 +87,8 @@ fn a_wrong_json_type_names_its_field(lab: &Lab) -> TestResult {
 }
 
 fn an_unknown_seccomp_action_names_its_field(lab: &Lab) -> TestResult {
-    let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SAUSAGE"}]});
+    let seccomp =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SAUSAGE"}]});
     names(lab, &lab.bundle().set("/linux/seccomp", seccomp), "linux.seccomp.syscalls[0].action");
     Ok(())
 }
@@ -116,7 +117,11 @@ fn an_unknown_rlimit_names_its_field(lab: &Lab) -> TestResult {
 
 fn a_cpuset_out_of_range_names_its_field(lab: &Lab) -> TestResult {
     lab.needs_controller("cpuset")?;
-    names(lab, &lab.bundle().set("/linux/resources/cpu", json!({"cpus": "4095"})), "linux.resources.cpu.cpus");
+    names(
+        lab,
+        &lab.bundle().set("/linux/resources/cpu", json!({"cpus": "4095"})),
+        "linux.resources.cpu.cpus",
+    );
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod paths;
 mod pausing;
 mod podman;
 mod process;
+mod rootless;
 mod samples;
 mod seccomp;
 mod security;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         devices::TESTS,
         paths::TESTS,
         process::TESTS,
+        rootless::TESTS,
         seccomp::TESTS,
         hooks::TESTS,
         cgroups::TESTS,

@@ -44,7 +44,9 @@ fn masked_paths_of_proc_are_masked(lab: &Lab) -> TestResult {
 
 fn readonly_path_cannot_be_written(lab: &Lab) -> TestResult {
     let b = lab.bundle().file("/conf/file", "kept", 0o666).push("/linux/readonlyPaths", json!("/conf"));
-    let seen = lab.printed(&b.clone().sh("exec 2>&1; echo x > /conf/file || true; touch /conf/y || true; cat /conf/file"));
+    let seen = lab.printed(
+        &b.clone().sh("exec 2>&1; echo x > /conf/file || true; touch /conf/y || true; cat /conf/file"),
+    );
     assert_eq!(seen.matches("Read-only file system").count(), 2, "{seen}");
     assert!(seen.ends_with("kept"), "{seen}");
     // Opened for appending only: nothing is written should the path be writable.
@@ -73,7 +75,8 @@ fn readonly_path_keeps_what_is_below(lab: &Lab) -> TestResult {
 fn masked_path_through_a_symlink_stays_inside(lab: &Lab) -> TestResult {
     let canary = lab.new_dir("canary");
     std::fs::write(canary.join("file"), "canary")?;
-    let b = lab.bundle().push("/linux/maskedPaths", json!("/link")).push("/linux/readonlyPaths", json!("/link"));
+    let b =
+        lab.bundle().push("/linux/maskedPaths", json!("/link")).push("/linux/readonlyPaths", json!("/link"));
     std::os::unix::fs::symlink(&canary, b.path("/link"))?;
     // Refusing is as good as staying inside.
     lab.run(&b);

@@ -33,7 +33,7 @@ const EMBEDDED: [(&str, &str); 8] = [
 
 fn run_embedded(lab: &Lab, name: &str) -> TestResult {
     let text = EMBEDDED.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or("no such sample")?;
-    match run_sample(lab, text)? {
+    match run_sample(lab, name, text)? {
         Verdict::Ran => Ok(()),
         Verdict::Beyond(why) => skip(why),
     }
@@ -79,6 +79,9 @@ fn samples_can_be_planned_as_they_are(lab: &Lab) -> TestResult {
 }
 
 fn plan(lab: &Lab, name: &str, text: &str) -> TestResult {
+    for controller in ["memory", "cpu", "pids"] {
+        lab.needs_controller(controller)?;
+    }
     let dir = lab.new_dir("plan");
     fs::write(dir.join("config.json"), text)?;
     let output = lab.rt(&["plan", &dir.to_string_lossy()]);
@@ -89,7 +92,10 @@ fn plan(lab: &Lab, name: &str, text: &str) -> TestResult {
 /// The shared folder, from HULL_CONFIGS or beside the repository.
 fn folder() -> Result<Vec<(String, String)>, Stop> {
     let named = std::env::var_os("HULL_CONFIGS").map(PathBuf::from);
-    let dir = named.unwrap_or_else(|| PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default()).join("../shared/reference/configs"));
+    let dir = named.unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default())
+            .join("../shared/reference/configs")
+    });
     let Ok(entries) = fs::read_dir(&dir) else {
         return skip("no folder of sample configs (HULL_CONFIGS)");
     };
@@ -116,7 +122,7 @@ fn samples_of_the_shared_folder_run(lab: &Lab) -> TestResult {
     let all = folder()?;
     let mut bad = Vec::new();
     for (name, text) in &all {
-        match run_sample(lab, text) {
+        match run_sample(lab, name, text) {
             Ok(Verdict::Ran) => {}
             Ok(Verdict::Beyond(why)) => beyond.push(format!("{name}: {why}")),
             Err(Stop::Skip(why) | Stop::Fail(why)) => bad.push(format!("{name}: {why}")),
@@ -128,7 +134,8 @@ fn samples_of_the_shared_folder_run(lab: &Lab) -> TestResult {
     if lab.is("hull") && !beyond.is_empty() {
         return Err(Stop::Fail(format!("not run:\n{}", beyond.join("\n"))));
     }
-    Lab::note(&format!("{} of {} ran; {}", all.len() - beyond.len(), all.len(), beyond.join("; ")));
+    lab.say(&format!("{} of {} ran", all.len() - beyond.len(), all.len()));
+    beyond.iter().for_each(|why| lab.say(&format!("not {why}")));
     Ok(())
 }
 
@@ -138,7 +145,7 @@ enum Verdict {
     Beyond(String),
 }
 
-fn run_sample(lab: &Lab, text: &str) -> Result<Verdict, Stop> {
+fn run_sample(lab: &Lab, name: &str, text: &str) -> Result<Verdict, Stop> {
     let spec: Value = serde_json::from_str(text)?;
     let mut notes = Vec::new();
     let b = adjust(lab, spec, &mut notes)?;
@@ -149,6 +156,7 @@ fn run_sample(lab: &Lab, text: &str) -> Result<Verdict, Stop> {
     if output.rc != 0 {
         return Err(Stop::Fail(format!("{output}\n  adjusted: {}", notes.join("; "))));
     }
+    lab.say(&format!("{name} adjusted: {}", notes.join("; ")));
     Ok(Verdict::Ran)
 }
 
@@ -172,7 +180,8 @@ fn beyond(lab: &Lab, b: &Bundle) -> Option<String> {
         if process["oomScoreAdj"].as_i64().is_some_and(|score| score < 0) {
             return Some(format!("{} fails on an oomScoreAdj it may not lower to", lab.runtime.kind));
         }
-        let above = |limit: &Value| limit["hard"].as_u64().is_some_and(|hard| hard > hard_limit(&limit["type"]));
+        let above =
+            |limit: &Value| limit["hard"].as_u64().is_some_and(|hard| hard > hard_limit(&limit["type"]));
         if process["rlimits"].as_array().is_some_and(|all| all.iter().any(above)) {
             return Some(format!("{} fails on a rlimit above the caller's", lab.runtime.kind));
         }
@@ -252,7 +261,19 @@ fn sources(lab: &Lab, spec: &mut Value, notes: &mut Vec<String>) -> TestResult {
             continue;
         }
         let name = entry["destination"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let files = ["hosts", "hostname", "resolv.conf", ".containerenv", "docker-init", "catatonit", "init", "localtime", "podman-init", "mtab", "tini"];
+        let files = [
+            "hosts",
+            "hostname",
+            "resolv.conf",
+            ".containerenv",
+            "docker-init",
+            "catatonit",
+            "init",
+            "localtime",
+            "podman-init",
+            "mtab",
+            "tini",
+        ];
         let made = lab.next_path("source");
         if files.contains(&name) || source.contains("docker-init") || source.contains("catatonit") {
             fs::write(&made, "")?;
@@ -278,7 +299,9 @@ fn devices(spec: &mut Value, notes: &mut Vec<String>) {
 /// Limits whose controller is not there, or whose device or cpu is not.
 fn resources(lab: &Lab, spec: &mut Value, notes: &mut Vec<String>) {
     let Some(all) = spec["linux"]["resources"].as_object_mut() else { return };
-    for (key, controller) in [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("hugepageLimits", "hugetlb")] {
+    for (key, controller) in
+        [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("hugepageLimits", "hugetlb")]
+    {
         if all.contains_key(key) && !lab.host.has_controller(controller) {
             all.remove(key);
             notes.push(format!("resources.{key} dropped: no controller"));

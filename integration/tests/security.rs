@@ -11,8 +11,9 @@ tests! {
     t02_a_program_that_is_the_runtime_itself_changes_nothing,
     t03_the_binary_of_the_runtime_cannot_be_written_from_inside,
     t05_paths_of_the_config_through_symlinks_stay_inside,
-    t06_proc_as_a_symlink_is_refused.breaks_on(&[("crun 1.8", "CVE-2025-54867 class: /proc of the image is a symlink")]),
+    t06_proc_as_a_symlink_is_refused,
     t09_sysctl_keys_with_separators_are_refused,
+    t10_exchange_of_a_destination_keeps_the_host_clean.breaks_on(&[("runc 1.1", "CVE-2024-45310: directories are made on the host")]),
     t12_exec_cap_leaves_the_inheritable_set_empty,
     t16_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class, finding 9")]),
     t16_exec_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class, finding 9")]),
@@ -20,19 +21,19 @@ tests! {
     t17_uid_forms_of_exec.breaks_on(&[("runc", "finding 3: exec -u 4294967296 runs as uid 0"), ("crun 1.8", "finding 3")]),
     t19_dev_null_of_the_image_as_a_symlink.breaks_on(&[("runc 1.1", "finding 10: stdout goes to the file"), ("crun 1.8", "finding 10")]),
     t19_dev_null_of_the_image_as_a_file.breaks_on(&[("runc 1.1", "finding 10: stdout goes to the file"), ("crun 1.8", "finding 10")]),
-    t21_dev_as_a_symlink_to_the_host.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink"), ("crun 1.8", "CVE-2026-47766: /dev is a symlink")]),
+    t21_dev_as_a_symlink_to_the_host.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink")]),
     t21_dev_as_a_symlink_without_the_tmpfs.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink"), ("crun 1.8", "CVE-2026-47766: /dev is a symlink")]),
     t25_readonly_path_through_a_symlink_keeps_the_host_writable,
     zero_bytes_in_strings_are_refused.breaks_on(&[("runc", "security 2a: a zero byte in hostname is accepted"), ("crun", "finding 5: strings are cut at \\u0000")]),
     duplicate_keys_are_refused.breaks_on(&[("runc", "finding 4: the last duplicate wins"), ("crun", "finding 4: the first duplicate wins")]),
     keys_of_other_case_are_never_merged.breaks_on(&[("runc", "finding 4: keys match case-insensitively")]),
     deep_nesting_is_refused_or_ignored.breaks_on(&[("crun", "security 2a: SIGSEGV at 1 M levels")]),
-    a_huge_config_ends_in_time.breaks_on(&[("runc", "security 2a: a 100 MB string takes minutes and gigabytes"), ("crun", "security 2a")]),
+    a_huge_config_ends_in_time,
     many_environment_entries_end_in_time.breaks_on(&[("runc 1.1", "security 2a: quadratic"), ("crun 1.8", "security 2a: quadratic")]),
     many_mounts_end_in_time,
     exec_processes_have_no_host_descriptors_to_steal.breaks_on(&[("crun 1.8", "CVE-2016-9962 class: descriptors of the caller are open while joining")]),
     rootfs_that_is_the_host_root_is_not_mounted_over,
-    init_keyring_is_its_own.breaks_on(&[("crun 1.8", "session keyring")]),
+    init_keyring_is_its_own,
     process_cannot_ptrace_its_way_to_the_runtime,
 }
 
@@ -46,8 +47,10 @@ fn canary(lab: &Lab) -> Result<PathBuf, Stop> {
 
 #[track_caller]
 fn untouched(dir: &Path) {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).expect("list").map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .expect("list")
+        .map(|e| e.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     assert_eq!(names, ["file", "ptmx"], "the listing changed");
     for name in ["file", "ptmx"] {
@@ -153,10 +156,38 @@ fn t09_sysctl_keys_with_separators_are_refused(lab: &Lab) -> TestResult {
     Ok(())
 }
 
+/// A process of the host swaps a directory of the image and a symlink to the canary while mounts are made there.
+fn t10_exchange_of_a_destination_keeps_the_host_clean(lab: &Lab) -> TestResult {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let canary = canary(lab)?;
+    let mut b = lab.bundle();
+    for i in 0..6 {
+        b = b.mount("tmpfs", "tmpfs", &format!("/mnt/a/d{i}"), &["size=4k"]);
+    }
+    let (a, other) = (b.path("/mnt/a"), b.path("/mnt/b"));
+    fs::create_dir(&a)?;
+    symlink(&canary, &other)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                hull_integration::sys::exchange(&a, &other).expect("exchange");
+            }
+        });
+        for _ in 0..30 {
+            orderly(lab.run(&b));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    untouched(&canary);
+    Ok(())
+}
+
 fn t12_exec_cap_leaves_the_inheritable_set_empty(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
-    let output = lab.rt(&["exec", "--cap", "CAP_NET_RAW", &b.id, "/bin/grep", "CapInh", "/proc/self/status"]).ok();
+    let output =
+        lab.rt(&["exec", "--cap", "CAP_NET_RAW", &b.id, "/bin/grep", "CapInh", "/proc/self/status"]).ok();
     assert_eq!(output.text(), "CapInh:\t0000000000000000");
     Ok(())
 }
@@ -177,7 +208,10 @@ fn t16_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
     let canary = marked_canary(lab)?;
     let dir = canary.display();
     for number in 3..=15 {
-        let b = lab.bundle().set("/process/cwd", json!(format!("/proc/self/fd/{number}"))).sh(&steal(lab, &canary));
+        let b = lab
+            .bundle()
+            .set("/process/cwd", json!(format!("/proc/self/fd/{number}")))
+            .sh(&steal(lab, &canary));
         let words = format!("3<{dir} 4<{dir} 5<{dir}");
         let output = orderly(lab.launch("run", &b, &[]).redirect(lab, &words).go());
         assert!(output.rc != 66, "a file of the host was read through descriptor {number}");
@@ -218,12 +252,26 @@ fn t17_uid_forms_of_the_config(lab: &Lab) -> TestResult {
 fn t17_uid_forms_of_exec(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
-    for form in ["-1", "4294967295", "4294967296", "18446744073709551616", "1.0", "0x0", "1:-1", "1:4294967296", "1:x", ":", "+1", " 1"] {
+    for form in [
+        "-1",
+        "4294967295",
+        "4294967296",
+        "18446744073709551616",
+        "1.0",
+        "0x0",
+        "1:-1",
+        "1:4294967296",
+        "1:x",
+        ":",
+        "+1",
+        " 1",
+    ] {
         let output = orderly(lab.call(&["exec", &format!("--user={form}"), &b.id, "/bin/id", "-u"]).go());
         assert!(output.rc > 0, "--user {form:?} was accepted as {:?}", output.text());
     }
     for form in ["-1", "4294967295", "4294967296", "x"] {
-        let output = orderly(lab.call(&["exec", &format!("--additional-gids={form}"), &b.id, "/bin/id", "-G"]).go());
+        let output =
+            orderly(lab.call(&["exec", &format!("--additional-gids={form}"), &b.id, "/bin/id", "-G"]).go());
         assert!(output.rc > 0, "--additional-gids {form:?} was accepted as {:?}", output.text());
     }
     Ok(())
@@ -238,12 +286,17 @@ fn without_dev(lab: &Lab) -> Bundle {
 
 fn t19_dev_null_of_the_image_as_a_symlink(lab: &Lab) -> TestResult {
     for target in ["/captured", "/proc/sys/kernel/hostname"] {
-        let b = without_dev(lab).push("/linux/maskedPaths", json!("/secret")).file("/secret", "secret", 0o644);
+        let b =
+            without_dev(lab).push("/linux/maskedPaths", json!("/secret")).file("/secret", "secret", 0o644);
         let b = b.file("/captured", "", 0o666).sh("echo to-the-caller; cat /secret");
         symlink(target, b.path("/dev/null"))?;
         let output = orderly(lab.run(&b));
         if output.rc == 0 {
-            assert_eq!(output.text(), "to-the-caller", "{target}: output was diverted or the mask does not hold");
+            assert_eq!(
+                output.text(),
+                "to-the-caller",
+                "{target}: output was diverted or the mask does not hold"
+            );
         }
         assert_eq!(b.read("/captured"), "", "{target}: the image's file got the output");
     }
@@ -257,7 +310,10 @@ fn t19_dev_null_of_the_image_as_a_file(lab: &Lab) -> TestResult {
     if output.rc == 0 {
         assert_eq!(output.text(), "to-the-caller");
     }
-    assert!(fs::symlink_metadata(b.path("/dev/null"))?.file_type().is_char_device() || b.read("/dev/null").is_empty());
+    assert!(
+        fs::symlink_metadata(b.path("/dev/null"))?.file_type().is_char_device()
+            || b.read("/dev/null").is_empty()
+    );
     Ok(())
 }
 
@@ -289,7 +345,14 @@ fn t25_readonly_path_through_a_symlink_keeps_the_host_writable(lab: &Lab) -> Tes
 }
 
 fn zero_bytes_in_strings_are_refused(lab: &Lab) -> TestResult {
-    for pointer in ["/process/args/0", "/process/env/0", "/process/cwd", "/mounts/0/destination", "/linux/maskedPaths/0", "/hostname"] {
+    for pointer in [
+        "/process/args/0",
+        "/process/env/0",
+        "/process/cwd",
+        "/mounts/0/destination",
+        "/linux/maskedPaths/0",
+        "/hostname",
+    ] {
         let b = lab.bundle();
         let old = b.spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let output = orderly(lab.run(&b.set(pointer, json!(format!("{old}\u{0}x")))));

@@ -165,7 +165,14 @@ fn exec_tty_in_the_foreground(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
     let (mut terminal, slave) = Terminal::open(24, 80)?;
-    let call = lab.call(&["exec", "--tty", &b.id, "/bin/sh", "-c", "test -t 0 && test -t 2 && echo is-a-tty; exit 8"]);
+    let call = lab.call(&[
+        "exec",
+        "--tty",
+        &b.id,
+        "/bin/sh",
+        "-c",
+        "test -t 0 && test -t 2 && echo is-a-tty; exit 8",
+    ]);
     let running = call.tty(lab, slave).spawn();
     let seen = terminal.read_until("is-a-tty");
     assert!(seen.contains("is-a-tty"), "{seen}");
@@ -178,7 +185,8 @@ fn exec_tty_by_console_socket(lab: &Lab) -> TestResult {
     lab.up(&b);
     let path = lab.dir.join("console");
     let socket = ConsoleSocket::bind(&path)?;
-    let words = ["exec", "--tty", "--detach", "--console-socket", &path.to_string_lossy(), &b.id, "/bin/sh", "-c"];
+    let words =
+        ["exec", "--tty", "--detach", "--console-socket", &path.to_string_lossy(), &b.id, "/bin/sh", "-c"];
     lab.call(&words).args(&["read a; echo got $a"]).go().ok();
     let (mut terminal, _) = socket.receive()?;
     terminal.send("keys\n")?;
@@ -188,7 +196,8 @@ fn exec_tty_by_console_socket(lab: &Lab) -> TestResult {
 }
 
 fn terminal_belongs_to_the_user_of_the_process(lab: &Lab) -> TestResult {
-    let b = with_terminal(lab, "stat -c '%u' /dev/pts/0").set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let b =
+        with_terminal(lab, "stat -c '%u' /dev/pts/0").set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let (mut terminal, slave) = Terminal::open(24, 80)?;
     let running = lab.launch("run", &b, &[]).tty(lab, slave).spawn();
     let seen = terminal.read_until("1000");

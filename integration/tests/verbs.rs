@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 tests! {
-    spec_writes_the_template_scripts_rely_on.breaks_on(&[("crun", "contract 3.1: the template means the same as runc's")]),
+    spec_writes_the_template_scripts_rely_on,
     spec_refuses_to_overwrite,
     spec_is_indented_by_tabs.breaks_on(&[("crun", "contract 3.1: tab indent")]),
     spec_bundle_names_the_directory,
@@ -77,10 +77,15 @@ fn spec_rootless_maps_the_caller(lab: &Lab) -> TestResult {
     let dir = lab.new_dir("spec");
     lab.bare(&["spec", "--rootless"]).cwd(&dir).go().ok();
     let spec: Value = serde_json::from_str(&fs::read_to_string(dir.join("config.json"))?)?;
-    let kinds: Vec<&Value> = spec["linux"]["namespaces"].as_array().into_iter().flatten().map(|n| &n["type"]).collect();
+    let kinds: Vec<&Value> =
+        spec["linux"]["namespaces"].as_array().into_iter().flatten().map(|n| &n["type"]).collect();
     assert!(kinds.contains(&&json!("user")) && !kinds.contains(&&json!("network")), "{kinds:?}");
     assert_eq!(spec["linux"]["uidMappings"][0], json!({"containerID": 0, "hostID": 0, "size": 1}));
-    assert!(spec["linux"].get("resources").is_none_or(|r| r.is_null() || r.as_object().is_some_and(|o| o.is_empty())));
+    assert!(
+        spec["linux"]
+            .get("resources")
+            .is_none_or(|r| r.is_null() || r.as_object().is_some_and(|o| o.is_empty()))
+    );
     Ok(())
 }
 
@@ -89,7 +94,8 @@ fn spec_of_the_runtime_can_be_run(lab: &Lab) -> TestResult {
     let cgroup = b.spec["linux"]["cgroupsPath"].clone();
     lab.bare(&["spec", "--bundle", &b.dir.to_string_lossy()]).go().ok();
     b.spec = serde_json::from_str(&fs::read_to_string(b.dir.join("config.json"))?)?;
-    let b = b.set("/process/terminal", json!(false)).set("/linux/cgroupsPath", cgroup).args(&["echo", "fine"]);
+    let b =
+        b.set("/process/terminal", json!(false)).set("/linux/cgroupsPath", cgroup).args(&["echo", "fine"]);
     assert_eq!(lab.printed(&b), "fine");
     Ok(())
 }

@@ -49,7 +49,10 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         // A frozen process dies only once it is let go. Under the lock, or a pause at work would wait for
         // what we undo.
         let _locked = dir.lock()?;
-        Cgroup::open(&record.cgroup)?.thaw()?;
+        let cgroup = Cgroup::open(&record.cgroup)?;
+        if !cgroup.is_gone() {
+            cgroup.thaw()?;
+        }
     }
     Ok(0)
 }

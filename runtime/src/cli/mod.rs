@@ -60,6 +60,16 @@ const VERBS: &[Entry] = &[
     (&features::VERB, features::run),
 ];
 
+/// The verbs as `--help` shows them: for the manual pages and the shell completion.
+pub fn verbs() -> impl Iterator<Item = &'static Verb> {
+    VERBS.iter().map(|(verb, _)| *verb)
+}
+
+/// The flags before the verb.
+pub const fn global_flags() -> &'static [Flag] {
+    GLOBAL
+}
+
 /// Verbs that a later version will have.
 const LATER: &[&str] = &["update", "events", "checkpoint", "restore", "mounts"];
 
@@ -119,7 +129,7 @@ impl Global {
         Ok(Self {
             log,
             root_is_explicit: root.is_some(),
-            root: StateRoot::new(root.unwrap_or_else(default_root)),
+            root: StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?),
             driver,
             rootless: matches!(parsed.value("rootless"), Some("true" | "1" | "yes")),
             strict: parsed.has("strict"),
@@ -133,6 +143,13 @@ impl Global {
             _ => Ok(()),
         }
     }
+}
+
+/// A root that stays the same wherever this process goes.
+fn absolute_root(root: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&root).map_err(|error| {
+        Error::new("root-unusable", format!("use the state root {}: {error}", root.display()))
+    })
 }
 
 /// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`.

@@ -54,6 +54,8 @@ impl Facts {
 pub fn probe(spec: &Spec) -> Result<Facts> {
     let mut facts = probe_process(spec.process().as_ref())?;
     facts.cgroup = cgroup::probe()?;
+    let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    facts.selinux = facts.selinux || mount_label.is_some_and(|label| !label.is_empty()) && probe_selinux();
     facts.kcore = hull_sys::fs::stat_host(c"/proc/kcore").is_ok();
     Ok(facts)
 }

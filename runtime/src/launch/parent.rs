@@ -200,8 +200,8 @@ impl Launched {
                 Ok(Some(Message::NeedMaps)) => {
                     if let Some(ids) = &plan.namespaces.ids {
                         write_maps(self.pid, ids)?;
-                        map_trees(plan, trees, Some(self.pid))?;
                     }
+                    map_trees(plan, trees, Some(self.pid))?;
                     self.answer(Message::Mapped)?;
                 }
                 Ok(Some(Message::AtHooks)) => {

@@ -96,6 +96,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     refuse_unsupported(linux)?;
+    process::plan_label(linux.mount_label(), Field::named("linux.mountLabel"), "SELinux", facts.selinux)?;
     let namespaces = namespaces::plan(linux, facts.euid, facts.egid)?;
     let cgroup = cgroup::plan(
         Some(linux),

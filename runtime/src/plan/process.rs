@@ -122,8 +122,18 @@ pub fn plan(
         no_new_privs: process.no_new_privileges() == Some(true),
         rlimits: plan_rlimits(process, facts, warnings),
         oom_score_adj: process.oom_score_adj().map(|wanted| plan_oom_score(wanted, facts, warnings)),
-        apparmor: plan_label(process.apparmor_profile(), "apparmorProfile", "AppArmor", facts.apparmor)?,
-        selinux: plan_label(process.selinux_label(), "selinuxLabel", "SELinux", facts.selinux)?,
+        apparmor: plan_label(
+            process.apparmor_profile(),
+            Field::named("process.apparmorProfile"),
+            "AppArmor",
+            facts.apparmor,
+        )?,
+        selinux: plan_label(
+            process.selinux_label(),
+            Field::named("process.selinuxLabel"),
+            "SELinux",
+            facts.selinux,
+        )?,
         scheduler: super::scheduler::plan(process)?,
         io_priority: super::scheduler::plan_io_priority(process)?,
         terminal: (process.terminal() == Some(true)).then_some(TerminalPlan { size }),
@@ -261,7 +271,12 @@ fn plan_oom_score(wanted: i32, facts: &Facts, warnings: &mut Vec<Warning>) -> i3
 }
 
 /// A label of a security module; one that is not there must not be dropped in silence.
-fn plan_label(label: &Option<String>, name: &str, module: &str, active: bool) -> Result<Option<CString>> {
+pub fn plan_label(
+    label: &Option<String>,
+    field: Field,
+    module: &str,
+    active: bool,
+) -> Result<Option<CString>> {
     let Some(label) = label.as_deref().filter(|label| !label.is_empty()) else { return Ok(None) };
     if module == "AppArmor" && label == "unconfined" && !active {
         return Ok(None);
@@ -270,7 +285,7 @@ fn plan_label(label: &Option<String>, name: &str, module: &str, active: bool) ->
         let message = format!("{label:?} cannot be applied: {module} is not enabled on this host");
         return Err(Error::new("lsm-not-enabled", message)
             .hint(format!("enable {module}, or take the label out of the config"))
-            .field(Field::named("process").member(name)));
+            .field(field));
     }
     c_string(label).map(Some)
 }

@@ -206,6 +206,14 @@ impl RootfsPlan {
         self.propagation & propagation::SHARED != 0
     }
 
+    /// Whether a mount is mapped by the user namespace of the container's init.
+    pub fn needs_own_user_namespace(&self) -> bool {
+        self.before.iter().any(|step| match &step.op {
+            FsOp::Bind(bind) => bind.idmap.as_ref().is_some_and(|idmap| idmap.maps.is_none()),
+            _ => false,
+        })
+    }
+
     /// Gives each bind mount that only the host side can open (all of them, when the container has a user
     /// namespace, and the idmapped ones) a slot in the table of trees.
     fn with_opened_sources(mut self, user_namespace: bool) -> Self {

@@ -200,12 +200,9 @@ impl StateDir {
     /// # Errors
     /// `state-missing` when `create` has not got that far or is over, `state-corrupt` when it cannot be read.
     pub fn load(&self) -> Result<Record> {
-        let text = match self.read(RECORD)? {
-            Some(text) => text,
-            None => match self.read(INTENT)? {
-                Some(text) => text,
-                None => return Err(self.no_record()),
-            },
+        let Some(text) = self.read(RECORD)? else {
+            // Half of an intent is none: nothing was made yet.
+            return self.load_intent().ok_or_else(|| self.no_record());
         };
         Record::decode(&text).map_err(|why| {
             let file = self.path().join("state.json");
