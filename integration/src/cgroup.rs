@@ -3,6 +3,8 @@
 use crate::{Lab, Mode, Stop, TestResult, skip};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 impl Lab {
     /// The cgroup directory of a process for a v1 controller, or its one cgroup on v2.
@@ -100,9 +102,16 @@ pub fn write_file(path: &Path, text: &str) -> TestResult {
     fs::write(path, text).map_err(|e| Stop::Fail(format!("write {text:?} to {}: {e}", path.display())))
 }
 
-/// Removes every tagged cgroup that is empty, the deepest first. What is not empty was reported as a leftover.
+/// Removes every tagged cgroup that is empty, the deepest first. A conmon in it needs a moment to end; what else
+/// is not empty was reported as a leftover.
 pub(crate) fn remove_tagged(tag: &str) {
-    for cgroup in tagged(tag).iter().rev() {
-        fs::remove_dir(cgroup).ok();
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        let found = tagged(tag);
+        found.iter().rev().for_each(|cgroup| drop(fs::remove_dir(cgroup)));
+        if found.is_empty() || Instant::now() > until {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
