@@ -32,10 +32,10 @@ _hull() {
 	state) flags='' argument=ids ;;
 	list) flags='--format -f --quiet -q' argument=none ;;
 	ps) flags='--format -f' argument=ids ;;
-	kill) flags='--all -a' argument=ids ;;
+	kill) flags='--all -a --regex -r' argument=ids ;;
 	pause) flags='' argument=ids ;;
 	resume) flags='' argument=ids ;;
-	delete) flags='--force -f' argument=ids ;;
+	delete) flags='--force -f --regex -r' argument=ids ;;
 	spec) flags='--bundle -b --file -f --rootless' argument=none ;;
 	plan) flags='--config -f --json --id --no-pivot --no-new-keyring' argument=dirs ;;
 	features) flags='' argument=none ;;
