@@ -14,6 +14,7 @@ tests! {
     prestart_sees_the_status_created.breaks_on(&[("runc", "contract 7.7: runc says creating")]),
     poststart_sees_the_status_running.breaks_on(&[POSTSTART]),
     poststop_sees_the_status_stopped,
+    a_hook_that_does_not_read_its_stdin_is_no_error.breaks_on(&[("crun 1.8", "now and then dies of SIGPIPE when the hook ends first")]),
     hook_gets_its_args_and_environment,
     hook_without_environment_gets_none.breaks_on(&[("runc", "config.md#posix-platform-hooks: env has the semantics of environ"), ("crun", "config.md: env of the hook")]),
     failing_prestart_hook_fails_create,
@@ -41,7 +42,13 @@ fn script(lab: &Lab, text: &str) -> Value {
     json!({"path": lab.busybox(), "args": ["busybox", "sh", "-c", text], "env": ["PATH=/bin:/usr/bin"]})
 }
 
+/// A hook that takes the state from its stdin before it does what the text says.
 fn hook(lab: &Lab, b: Bundle, kind: &str, text: &str) -> Bundle {
+    reading_hook(lab, b, kind, &format!("cat > /dev/null; {text}"))
+}
+
+/// A hook whose text deals with stdin itself.
+fn reading_hook(lab: &Lab, b: Bundle, kind: &str, text: &str) -> Bundle {
     b.push(&format!("/hooks/{kind}"), script(lab, text))
 }
 
@@ -88,7 +95,7 @@ fn hooks_run_at_their_verbs(lab: &Lab) -> TestResult {
 
 fn state_of(lab: &Lab, kind: &str) -> Result<(Bundle, Value), hull_integration::Stop> {
     let file = lab.dir.join("hook-state");
-    let b = hook(lab, lab.bundle(), kind, &format!("cat > {}", file.display()));
+    let b = reading_hook(lab, lab.bundle(), kind, &format!("cat > {}", file.display()));
     lab.create(&b).ok();
     lab.start(&b.id).ok();
     lab.wait_status(&b.id, "stopped");
@@ -118,6 +125,15 @@ fn poststart_sees_the_status_running(lab: &Lab) -> TestResult {
 
 fn poststop_sees_the_status_stopped(lab: &Lab) -> TestResult {
     assert_eq!(state_of(lab, "poststop")?.1["status"], "stopped");
+    Ok(())
+}
+
+/// A long state: more than a pipe takes, so writing it meets the end of the hook.
+fn a_hook_that_does_not_read_its_stdin_is_no_error(lab: &Lab) -> TestResult {
+    let b = reading_hook(lab, lab.bundle(), "createRuntime", "exec < /dev/null; true");
+    let b = reading_hook(lab, b, "poststop", "exec < /dev/null; true");
+    let b = b.set("/annotations", json!({"long": "x".repeat(200_000)}));
+    lab.run(&b).ok();
     Ok(())
 }
 
@@ -256,7 +272,7 @@ fn create_runtime_hook_sees_the_network_namespace_before_pivot(lab: &Lab) -> Tes
             lab.dir.display(),
             root.display()
         );
-        lab.run(&hook(lab, lab.bundle(), kind, &text)).ok();
+        lab.run(&reading_hook(lab, lab.bundle(), kind, &text)).ok();
         let seen = fs::read_to_string(&net)?;
         let host = fs::read_link("/proc/self/ns/net")?.display().to_string();
         assert!(seen.starts_with("net:[") && seen.trim() != host, "{kind}: {seen:?}");
