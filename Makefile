@@ -60,13 +60,13 @@ check: build ## format, lints, documentation, shell scripts, size
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps --quiet
-	shellcheck hack/* .ci/run
+	shellcheck $$(grep -lE '^#!.*(ba|da)?sh$$' hack/* .ci/run)
 	hack/size bin/hull
 
 docs: ## the manual pages and the completion, from the table of verbs and flags
 	$(CARGO) run --locked --quiet -p hull --example man -- docs/man docs/completion
 
-bench: build ## start-up time and memory, next to runc and crun
+bench: build build-tests ## start-up time and memory, next to runc and crun
 	hack/setup test
 	hack/bench
 

@@ -13,6 +13,8 @@
     reason = "test code: a panic is a failed test and shows the runtime's last calls"
 )]
 
+/// The time of one call, several runtimes in one run.
+pub mod bench;
 /// A bundle: config.json as a value, and a busybox root file system.
 pub mod bundle;
 /// One call of the runtime and what came back.

@@ -11,7 +11,7 @@
     reason = "test code: a panic is a failed test and shows the runtime's last calls"
 )]
 
-use hull_integration::{engine, probe, runner};
+use hull_integration::{bench, engine, probe, runner};
 use std::path::Path;
 
 #[path = "../tests/mod.rs"]
@@ -24,6 +24,7 @@ fn main() {
         _ if called == "probe" => probe::main(&words[1..]),
         Some(engine::PLACE) => engine::place::main(&words[2..]),
         Some(engine::INIT) => engine::place::init(&words[2..]),
+        Some("bench") => bench::main(&words[2..]),
         _ => runner::main(&tests::all(), &words[1..]),
     };
     std::process::exit(code);

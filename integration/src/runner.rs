@@ -228,7 +228,8 @@ fn make_shared(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn find_busybox() -> Result<PathBuf, String> {
+/// The static busybox that containers are made of.
+pub(crate) fn find_busybox() -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let fixed = [PathBuf::from("/bin"), PathBuf::from("/usr/bin")];
     let named = env::var_os("BUSYBOX").map(PathBuf::from);

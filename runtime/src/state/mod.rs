@@ -89,20 +89,21 @@ impl StateRoot {
         };
         match made {
             Ok(()) => {}
-            Err(Errno::EEXIST) => {
-                return Err(Error::new("id-in-use", format!("container with given ID already exists: {id}"))
-                    .hint(format!("choose another id, or remove it first: hull delete --force {id}")));
-            }
+            Err(Errno::EEXIST) => return Err(in_use(id)),
             Err(errno) => return Err(self.unusable(errno.desc())),
         }
-        let dir = self.open(id)?;
+        let dir = self.open(id).map_err(|error| match error.code {
+            "container-missing" => swept(id),
+            _ => error,
+        })?;
         let locked = dir.lock()?;
-        // Someone may have swept the empty directory away before the lock was ours.
+        // Between the making and the lock the empty directory may have been swept away, and made again by
+        // another create, whose it then is.
         if locked.dir.is_gone()? {
-            return Err(Error::new(
-                "id-in-use",
-                format!("container {id} was deleted while it was being created"),
-            ));
+            return Err(swept(id));
+        }
+        if fs::stat_name(locked.dir.fd(), INTENT).is_ok() {
+            return Err(in_use(id));
         }
         Ok(locked)
     }
@@ -149,6 +150,15 @@ impl StateRoot {
 fn make_dir(path: &CStr) -> hull_sys::Result<()> {
     let here = open::on_host(None, c"/", How::DIRECTORY)?;
     fs::make_dir(here.as_fd(), path, 0o700)
+}
+
+fn in_use(id: &ContainerId) -> Error {
+    Error::new("id-in-use", format!("container with given ID already exists: {id}"))
+        .hint(format!("choose another id, or remove it first: hull delete --force {id}"))
+}
+
+fn swept(id: &ContainerId) -> Error {
+    Error::new("id-in-use", format!("container {id} was deleted while it was being created"))
 }
 
 fn missing(id: &ContainerId) -> Error {
