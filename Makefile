@@ -22,7 +22,8 @@ help: ## this list
 
 build: ## static binaries: bin/hull and bin/containerd-shim-hull-v1
 	hack/setup build
-	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p hull -p $(SHIM)
+	HULL_COMMIT="$$(git describe --always --dirty 2>/dev/null || echo unknown)" $(STATIC) \
+		$(CARGO) build --locked --release --target $(TARGET) -p hull -p $(SHIM)
 	@mkdir -p bin
 	@for b in hull $(SHIM); do install -m 755 target/$(TARGET)/release/$$b bin/.$$b && mv bin/.$$b bin/$$b; done
 	@ls -l bin/hull bin/$(SHIM)

@@ -2,6 +2,8 @@
 //! the kernel's terms that `launch` and `apply` carry out without deciding anything, and that `hull plan`
 //! prints. Nothing in this folder does I/O, reads the environment or the clock.
 
+#![deny(clippy::disallowed_methods)]
+
 pub mod caps;
 pub mod cgroup;
 pub mod devices;

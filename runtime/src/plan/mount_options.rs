@@ -1,5 +1,5 @@
-//! What the words in `mounts[].options` mean, as one table. Pure; called by `plan::rootfs` and, for the
-//! list of known words, by `features`.
+//! What the words in `mounts[].options` mean, as one table. Pure; called by `plan::mounts`. `features` claims
+//! the same words.
 
 use hull_sys::mount::{Change, attr, propagation};
 
@@ -136,6 +136,12 @@ mod tests {
     #[test]
     fn the_table_is_sorted() {
         assert!(WORDS.windows(2).all(|two| two[0].0 < two[1].0));
+    }
+
+    #[test]
+    fn features_claims_every_word_but_the_refused_one() {
+        let known = WORDS.iter().filter(|(_, word)| *word != Word::Remount).map(|(name, _)| *name);
+        assert!(known.eq(crate::spec::features::MOUNT_OPTIONS.iter().copied()));
     }
 
     #[test]

@@ -126,10 +126,13 @@ pub struct MountExtensions {
 
 /// Options of `mounts[].options` that hull acts on itself, sorted.
 pub const MOUNT_OPTIONS: &[&str] = &[
+    "acl",
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -139,6 +142,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "lazytime",
     "loud",
     "mand",
+    "noacl",
     "noatime",
     "nodev",
     "nodiratime",
@@ -156,7 +160,6 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "rdev",
     "rdiratime",
     "relatime",
-    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
@@ -182,6 +185,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",

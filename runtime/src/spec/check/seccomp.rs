@@ -27,7 +27,7 @@ pub(super) fn check(
         let message = "SCMP_ACT_NOTIFY cannot be used as default action";
         return Err(refuse("seccomp-notify", at.member("defaultAction"), message));
     }
-    errno(seccomp.default_action(), seccomp.default_errno_ret(), at.member("defaultErrnoRet"))?;
+    errno(seccomp.default_errno_ret(), at.member("defaultErrnoRet"))?;
     let receiver = annotations.is_some_and(|map| map.contains_key(RECEIVER));
     let has_path = seccomp.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
     let has_metadata = seccomp.listener_metadata().as_ref().is_some_and(|text| !text.is_empty());
@@ -64,7 +64,7 @@ fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> R
             ));
         }
     }
-    errno(rule.action(), rule.errno_ret(), at.member("errnoRet"))?;
+    errno(rule.errno_ret(), at.member("errnoRet"))?;
     for (index, arg) in rule.args().iter().flatten().enumerate() {
         if arg.index() > MAX_INDEX {
             let args = at.member("args");
@@ -75,16 +75,10 @@ fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> R
     Ok(())
 }
 
-/// config-linux.md#seccomp: an errno with an action that has none MUST be an error. Go writes no zero.
-fn errno(action: LinuxSeccompAction, errno: Option<u32>, at: At<'_>) -> Result<()> {
-    let takes_one = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
-    match errno {
-        Some(errno) if errno != 0 && !takes_one => {
-            Err(refuse("seccomp-errno", at, format!("{action} returns no errno, {errno} is given")))
-        }
-        Some(errno) if errno > 0xffff => {
-            Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit into 16 bits")))
-        }
-        Some(_) | None => Ok(()),
+/// An errno with an action that has none is the planner's to warn of.
+fn errno(errno: Option<u32>, at: At<'_>) -> Result<()> {
+    match errno.filter(|errno| *errno > 0xffff) {
+        Some(errno) => Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit into 16 bits"))),
+        None => Ok(()),
     }
 }
