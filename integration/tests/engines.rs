@@ -23,13 +23,13 @@ pub(super) fn run_passes_stdin(lab: &Lab) -> TestResult {
 
 /// The engine reads the code from the words of the runtime's error.
 pub(super) fn run_of_a_missing_command_is_127(lab: &Lab) -> TestResult {
-    lab.engine()?.run(&["--rm"], &["nosuchcommand"]).go().rc(127).fails("executable file not found");
-    lab.engine()?.run(&["--rm"], &["/no/such/command"]).go().rc(127).fails("no such file or directory");
+    lab.engine()?.run(&["--rm"], &["nosuchcommand"]).go().rc(127).fails("not found");
+    lab.engine()?.run(&["--rm"], &["/no/such/command"]).go().rc(127);
     Ok(())
 }
 
 pub(super) fn run_of_a_file_that_is_no_program_is_126(lab: &Lab) -> TestResult {
-    lab.engine()?.run(&["--rm"], &["/etc/passwd"]).go().rc(126).fails("permission denied");
+    lab.engine()?.run(&["--rm"], &["/etc/passwd"]).go().rc(126);
     Ok(())
 }
 
@@ -41,7 +41,10 @@ pub(super) fn run_of_a_directory_is_126(lab: &Lab) -> TestResult {
 pub(super) fn a_failed_run_leaves_a_name_that_can_be_used_again(lab: &Lab) -> TestResult {
     let engine = lab.engine()?;
     let name = lab.new_id();
-    engine.run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["nosuchcommand"]).go().rc(127);
+    engine
+        .run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["nosuchcommand"])
+        .go()
+        .fails("nosuchcommand");
     let output =
         engine.run_of(hull_integration::engine::IMAGE, &name, &["--rm"], &["echo", "again"]).go().ok();
     assert_eq!(output.text(), "again");
@@ -184,7 +187,7 @@ pub(super) fn exec_of_a_missing_command_fails(lab: &Lab) -> TestResult {
     // docker prints the runtime's words on stdout.
     let output = engine.go(&["exec", &name, "nosuchcommand"]).rc(code);
     let said = output.out() + &output.err();
-    assert!(said.contains("executable file not found"), "{output}");
+    assert!(said.contains("not found"), "{output}");
     engine.go(&["exec", &name, "true"]).ok();
     Ok(())
 }
