@@ -339,7 +339,9 @@ fn processes_in_sub_cgroups_are_killed_by_delete(lab: &Lab) -> TestResult {
         fs::create_dir(dir.join("sub"))?;
         // A v1 cpuset takes no process before it has cpus and mems.
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(text) = fs::read_to_string(dir.join(file)) {
+            // (On v2 an empty one means the parent's.)
+            if let Some(text) = fs::read_to_string(dir.join(file)).ok().filter(|text| !text.trim().is_empty())
+            {
                 write_file(&dir.join("sub").join(file), text.trim())?;
             }
         }
@@ -594,7 +596,9 @@ fn exec_in_a_sub_cgroup(lab: &Lab) -> TestResult {
     for dir in dirs(lab, &b)? {
         fs::create_dir(dir.join("sub"))?;
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(text) = fs::read_to_string(dir.join(file)) {
+            // (On v2 an empty one means the parent's.)
+            if let Some(text) = fs::read_to_string(dir.join(file)).ok().filter(|text| !text.trim().is_empty())
+            {
                 write_file(&dir.join("sub").join(file), text.trim())?;
             }
         }

@@ -77,7 +77,13 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
     }
     if request.namespaces & NEW_PID != 0 {
         // Of our pid namespaces only that of our children can change, and it is this one child's.
-        namespace::enter(request.init, NEW_PID).map_err(|errno| no_entry(errno, "pid"))?;
+        namespace::enter(request.init, NEW_PID).map_err(|errno| match errno {
+            Errno::EPERM if cred::euid() != 0 => Error::new(
+                "not-yet-supported",
+                "exec by an ordinary user is not yet supported by this version of hull",
+            ),
+            other => no_entry(other, "pid"),
+        })?;
     }
     let (child, attach) = match clone_into(request.cgroup) {
         Ok(forked) => (forked, false),

@@ -17,15 +17,29 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
     set
 }
 
-/// Sets every signal to its default action and unblocks all: what a new program expects.
+/// `struct sigaction` as the kernel lays it out on x86-64 and aarch64.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Sets every signal to its default action and unblocks all: what a new program expects. By the bare system
+/// call, since a libc keeps some signals to itself, which a caller may have ignored all the same.
 pub fn reset() {
+    let default = KernelAction::default();
+    let none = std::ptr::null_mut::<KernelAction>();
     for signal in 1..=LAST {
-        // SAFETY: SIG_DFL is a valid action; numbers that cannot be changed are refused by the kernel.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads one action of the size it knows (its mask has 8 bytes); numbers that
+        // cannot be changed are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, none, size_of::<u64>()) };
     }
-    let none = set_of(&[]);
+    let nothing = set_of(&[]);
     // SAFETY: reads one live set; the former mask is not wanted.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const nothing, std::ptr::null_mut()) };
 }
 
 /// Gives `signal` its default action.
