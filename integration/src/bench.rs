@@ -209,6 +209,7 @@ fn compare(
 
 fn edited(edit: impl FnOnce(&mut Value)) -> Value {
     let mut config: Value = serde_json::from_str(TEMPLATE).unwrap_or_default();
+    config["process"]["terminal"] = json!(false);
     edit(&mut config);
     config
 }
