@@ -227,7 +227,7 @@ fn docker(place: &Path) -> Result<Value, String> {
     let mut config: Value = serde_json::from_str(DOCKER).map_err(|error| error.to_string())?;
     config["process"]["args"] = json!(["/bin/true"]);
     config["root"]["path"] = json!("rootfs");
-    config["linux"]["cgroupsPath"] = json!(format!("/hull-bench-{}/docker", std::process::id()));
+    config["linux"]["cgroupsPath"] = json!(format!("/hull-bench-{}", std::process::id()));
     if let Some(object) = config.as_object_mut() {
         object.remove("hooks");
     }
