@@ -230,7 +230,7 @@ fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let mut caps = process.capabilities().clone().unwrap_or_default_sets();
+    let mut caps = present_sets(process);
     for name in names {
         let upper = name.to_ascii_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
@@ -249,16 +249,11 @@ fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
 /// Bounding, effective and permitted set.
 type Sets = (Capabilities, Capabilities, Capabilities);
 
-trait OrDefaultSets {
-    fn unwrap_or_default_sets(self) -> Sets;
-}
-
-impl OrDefaultSets for Option<oci_spec::runtime::LinuxCapabilities> {
-    fn unwrap_or_default_sets(self) -> Sets {
-        let Some(caps) = self else { return Sets::default() };
-        let set = |set: &Option<Capabilities>| set.clone().unwrap_or_default();
-        (set(caps.bounding()), set(caps.effective()), set(caps.permitted()))
-    }
+/// The sets that the process has so far.
+fn present_sets(process: &Process) -> Sets {
+    let Some(caps) = process.capabilities() else { return Sets::default() };
+    let set = |set: &Option<Capabilities>| set.clone().unwrap_or_default();
+    (set(caps.bounding()), set(caps.effective()), set(caps.permitted()))
 }
 
 fn plan_process(

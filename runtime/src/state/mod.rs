@@ -180,7 +180,7 @@ impl StateDir {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(100);
         loop {
-            match fs::lock(self.dir.as_fd(), fs::Lock::Try) {
+            match fs::try_lock(self.dir.as_fd()) {
                 Ok(()) => return Ok(Locked { dir: self }),
                 Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
                 Err(Errno::EWOULDBLOCK) => {
@@ -293,7 +293,7 @@ impl StateDir {
     fn is_held(&self) -> bool {
         // A second open file: a lock taken on ours would be kept.
         let again = open::name_in(self.dir.as_fd(), c".", How::LIST);
-        again.is_ok_and(|dir| fs::lock(dir.as_fd(), fs::Lock::Try) == Err(Errno::EWOULDBLOCK))
+        again.is_ok_and(|dir| fs::try_lock(dir.as_fd()) == Err(Errno::EWOULDBLOCK))
     }
 
     fn waits_for_start(&self) -> bool {

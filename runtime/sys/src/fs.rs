@@ -139,11 +139,6 @@ pub fn device(major: u32, minor: u32) -> u64 {
     libc::makedev(major, minor)
 }
 
-/// The major and minor number in a packed device number.
-pub fn device_parts(device: u64) -> (u32, u32) {
-    (libc::major(device), libc::minor(device))
-}
-
 /// `symlinkat(2)`.
 pub fn make_link(target: &CStr, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     // SAFETY: both are C strings that outlive the call.
@@ -216,20 +211,11 @@ pub fn chroot_here() -> Result<()> {
     check_unit(unsafe { libc::chroot(c".".as_ptr()) })
 }
 
-/// How a lock is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lock {
-    /// Sleep until it is free; a signal ends the wait with EINTR.
-    Wait,
-    /// Answer EWOULDBLOCK when another has it.
-    Try,
-}
-
-/// An exclusive `flock(2)`, held until the last copy of the descriptor is closed.
-pub fn lock(fd: BorrowedFd<'_>, how: Lock) -> Result<()> {
-    let flags = libc::LOCK_EX | if how == Lock::Try { libc::LOCK_NB } else { 0 };
+/// An exclusive `flock(2)`, held until the last copy of the descriptor is closed; EWOULDBLOCK when another
+/// has it.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes numbers only.
-    check_unit(unsafe { libc::flock(fd.as_raw_fd(), flags) })
+    check_unit(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
 }
 
 /// `write(2)` of a whole buffer in one call; a short write is an error.
@@ -244,12 +230,6 @@ pub fn write_some(fd: BorrowedFd<'_>, text: &[u8]) -> Result<usize> {
     // SAFETY: the kernel reads `len` bytes at the pointer, both of one live slice.
     let done = check(unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) })?;
     Ok(usize::try_from(done).unwrap_or(0))
-}
-
-/// Marks every descriptor from `first` on close-on-exec (`close_range(2)`).
-pub fn close_from_on_exec(first: u32) -> Result<()> {
-    // SAFETY: takes numbers only; no descriptor is closed, so no owner is cheated.
-    check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
 /// Takes over descriptor `number`, which another process put into the table we share with it.
@@ -286,12 +266,6 @@ fn close_between(first: u32, last: u32) -> Result<()> {
     // SAFETY: takes numbers only. The owners of what is closed live in a process that only calls execve or
     // _exit from here on, so none of them closes a number again.
     check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
-}
-
-/// Lets `fd` live through exec.
-pub fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: takes numbers only.
-    check_unit(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })
 }
 
 /// Lets the inherited descriptor `number` live through exec; EBADF when it is not open.

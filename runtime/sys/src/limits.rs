@@ -71,8 +71,3 @@ pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // SAFETY: the kernel reads `bytes` bytes at the pointer, both of one live slice.
     check_unit(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, mask.as_ptr()) })
 }
-
-/// Lets this process run on every CPU its cpuset allows.
-pub fn clear_affinity() -> Result<()> {
-    set_affinity(&[u64::MAX; 128])
-}

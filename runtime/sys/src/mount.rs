@@ -56,7 +56,6 @@ const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
-const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 fn new_fd(answer: libc::c_long) -> Result<OwnedFd> {
@@ -110,22 +109,6 @@ pub fn configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result
     };
     // SAFETY: `key` and `value` are C strings that outlive the call, or null where the command takes none.
     check_unit(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value, 0) })
-}
-
-/// Sets `key` to a descriptor on a file system being configured.
-pub fn configure_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
-    let none = std::ptr::null::<libc::c_char>();
-    // SAFETY: `key` is a C string that outlives the call; the value is a number.
-    check_unit(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            fs.as_raw_fd(),
-            FSCONFIG_SET_FD,
-            key.as_ptr(),
-            none,
-            value.as_raw_fd(),
-        )
-    })
 }
 
 /// Creates the superblock and a detached mount of it with these `MOUNT_ATTR_*` bits.

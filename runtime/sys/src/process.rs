@@ -147,12 +147,6 @@ pub fn own_pid() -> Pid {
     Pid::try_from(pid).unwrap_or(0)
 }
 
-/// Number of the parent process; 0 when it is outside our pid namespace.
-pub fn parent_pid() -> Pid {
-    // SAFETY: takes and touches nothing.
-    unsafe { libc::getppid() }
-}
-
 fn prctl(option: libc::c_int, argument: libc::c_ulong) -> Result<libc::c_int> {
     let none: libc::c_ulong = 0;
     // SAFETY: the options passed by this file take one number (or a string that outlives the call, see
@@ -170,19 +164,9 @@ pub fn set_parent_death_signal(signal: u8) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::c_ulong::from(signal)).map(drop)
 }
 
-/// `PR_SET_CHILD_SUBREAPER`: orphans below us become our children.
-pub fn set_subreaper(on: bool) -> Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on)).map(drop)
-}
-
 /// `PR_SET_NO_NEW_PRIVS`.
 pub fn set_no_new_privs() -> Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop)
-}
-
-/// `PR_SET_NAME`: the name in /proc/PID/comm, cut to 15 bytes.
-pub fn set_name(name: &CStr) -> Result<()> {
-    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong).map(drop)
 }
 
 /// `setsid(2)`.

@@ -83,10 +83,3 @@ pub fn restore(terminal: BorrowedFd<'_>, settings: &Settings) -> Result<()> {
     // SAFETY: libc reads one live termios.
     check_unit(unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const settings.0) })
 }
-
-/// Stops the pty from turning a line feed into two characters (`ONLCR`), which engines expect to be off.
-pub fn clear_newline_translation(terminal: BorrowedFd<'_>) -> Result<()> {
-    let Settings(mut wanted) = settings(terminal)?;
-    wanted.c_oflag &= !libc::ONLCR;
-    restore(terminal, &Settings(wanted))
-}
