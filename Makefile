@@ -70,6 +70,7 @@ docs: ## the manual pages and the completion, from the table of verbs and flags
 
 bench: build build-tests ## start-up time and memory, next to runc and crun
 	hack/setup test
+	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p hull-sys --example floor
 	hack/bench
 
 install: ## both binaries, manual pages and completion, below $(DESTDIR)$(PREFIX)

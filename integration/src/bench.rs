@@ -15,24 +15,29 @@ use std::time::{Duration, Instant};
 const DOCKER: &str = include_str!("../data/docker-default.json");
 
 const USAGE: &str = "\
-hull-integration bench [-n COUNT] [--gap MS] RUNTIME...
+hull-integration bench [-n COUNT] [--gap MS] [--floor PROGRAM] RUNTIME...
 
 Times run, exec, state, create, start, kill and delete, the runtimes taking turns. The first is the measure.
 -n COUNT     calls of each kind (default 60)
 --gap MS     idle time before each call (default 0): an idle kernel is slower to move processes
+--floor PROGRAM  times the least that a plain run can cost, too (runtime/sys/examples/floor.rs)
 ";
 
 /// One runtime and its containers.
 struct Contestant {
     path: PathBuf,
     name: String,
-    root: PathBuf,
+    /// Its state root; the floor has none.
+    root: Option<PathBuf>,
 }
 
 impl Contestant {
     fn call(&self, words: &[&str]) -> Result<Duration, String> {
         let mut command = Command::new(&self.path);
-        command.arg("--root").arg(&self.root).args(words);
+        if let Some(root) = &self.root {
+            command.arg("--root").arg(root);
+        }
+        command.args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let since = Instant::now();
         let mut child = command.spawn().map_err(|error| format!("{}: {error}", self.name))?;
@@ -58,10 +63,13 @@ struct Case {
     after: &'static [&'static [&'static str]],
 }
 
+/// The case that the floor takes part in.
+const FLOORED: &str = "run, plain";
+
 /// `BUNDLE` stands for the bundle's directory.
 const CASES: &[Case] = &[
     Case {
-        name: "run, plain",
+        name: FLOORED,
         bundle: "plain",
         before: &[],
         call: &["run", "--bundle", "BUNDLE", "c"],
@@ -114,9 +122,13 @@ pub fn main(words: &[String]) -> i32 {
 }
 
 fn run(words: &[String]) -> Result<(), String> {
-    let (mut count, mut gap, mut names) = (60_usize, Duration::ZERO, Vec::new());
+    let (mut count, mut gap, mut floor, mut names) = (60_usize, Duration::ZERO, None, Vec::new());
     let mut words = words.iter();
     while let Some(word) = words.next() {
+        if word == "--floor" {
+            floor = Some(PathBuf::from(words.next().ok_or(USAGE)?));
+            continue;
+        }
         let mut number = || words.next().and_then(|text| text.parse::<u64>().ok()).ok_or(USAGE.to_owned());
         match word.as_str() {
             "-n" => count = usize::try_from(number()?).unwrap_or(60).max(1),
@@ -128,25 +140,35 @@ fn run(words: &[String]) -> Result<(), String> {
     if names.is_empty() {
         return Err(USAGE.to_owned());
     }
-    let place = std::env::temp_dir().join(format!("hull-bench-{}", std::process::id()));
-    let result = measure(&place, &names, count, gap);
+    let unique = format!("hull-bench-{}", std::process::id());
+    let place = std::env::temp_dir().join(&unique);
+    // In memory, as /run is on most machines: a disk's journal is not what is measured.
+    let roots = Path::new("/dev/shm").join(&unique);
+    let contestants = contestants(&roots, &names, floor);
+    let result = contestants.and_then(|contestants| measure(&place, &contestants, count, gap));
     fs::remove_dir_all(&place).ok();
+    fs::remove_dir_all(&roots).ok();
     result
 }
 
-fn measure(place: &Path, names: &[String], count: usize, gap: Duration) -> Result<(), String> {
+fn contestants(roots: &Path, names: &[String], floor: Option<PathBuf>) -> Result<Vec<Contestant>, String> {
+    let mut found = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let runtime = Runtime::find(name)?;
+        let root = roots.join(index.to_string());
+        fs::create_dir_all(&root).map_err(|error| error.to_string())?;
+        let name = format!("{} {}", runtime.kind, runtime.version);
+        found.push(Contestant { path: runtime.path, name, root: Some(root) });
+    }
+    found.extend(floor.map(|path| Contestant { path, name: "floor".to_owned(), root: None }));
+    Ok(found)
+}
+
+fn measure(place: &Path, contestants: &[Contestant], count: usize, gap: Duration) -> Result<(), String> {
     let io = |error: std::io::Error| error.to_string();
     fs::create_dir_all(place).map_err(io)?;
     for (name, config) in [("plain", plain()), ("waits", waits()), ("docker", docker(place)?)] {
         make_bundle(&place.join(name), &config).map_err(io)?;
-    }
-    let mut contestants = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let runtime = Runtime::find(name)?;
-        let root = place.join(format!("root{index}"));
-        fs::create_dir_all(&root).map_err(io)?;
-        let name = format!("{} {}", runtime.kind, runtime.version);
-        contestants.push(Contestant { path: runtime.path, name, root });
     }
     println!("median (fastest quarter) of {count} calls in ms, {} ms idle before each", gap.as_millis());
     print!("{:<34}", "");
@@ -154,11 +176,11 @@ fn measure(place: &Path, names: &[String], count: usize, gap: Duration) -> Resul
     println!();
     let waits = place.join("waits").to_string_lossy().into_owned();
     let up = |one: &Contestant| one.call(&["run", "--detach", "--bundle", &waits, "up"]).map(drop);
-    let result = contestants
-        .iter()
+    let runtimes = || contestants.iter().filter(|one| one.root.is_some());
+    let result = runtimes()
         .try_for_each(up)
-        .and_then(|()| CASES.iter().try_for_each(|case| compare(place, case, &contestants, count, gap)));
-    for one in &contestants {
+        .and_then(|()| CASES.iter().try_for_each(|case| compare(place, case, contestants, count, gap)));
+    for one in runtimes() {
         one.call(&["delete", "--force", "up"]).ok();
         one.call(&["delete", "--force", "c"]).ok();
     }
@@ -178,7 +200,8 @@ fn compare(
     };
     let mut times = vec![Vec::with_capacity(count); contestants.len()];
     for round in 0..count + 2 {
-        for (one, times) in contestants.iter().zip(&mut times) {
+        let takes_part = |one: &Contestant| one.root.is_some() || case.name == FLOORED;
+        for (one, times) in contestants.iter().zip(&mut times).filter(|(one, _)| takes_part(one)) {
             let call = |words: &[&'static str]| {
                 let words = fill(words);
                 one.call(&words.iter().map(String::as_str).collect::<Vec<_>>())
@@ -195,7 +218,7 @@ fn compare(
     }
     print!("{:<34}", case.name);
     let mut base = None;
-    for times in &mut times {
+    for times in times.iter_mut().filter(|times| !times.is_empty()) {
         times.sort();
         let at =
             |part: usize| times.get(times.len() * part / 4).map_or(0.0, |time| time.as_secs_f64() * 1000.0);

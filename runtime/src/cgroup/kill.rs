@@ -64,6 +64,11 @@ impl Cgroup {
     /// # Errors
     /// After 2 s; the text names a process that is left and what it waits for in the kernel.
     pub fn kill(&self) -> Result<()> {
+        // Nobody is left who could make another.
+        let tracked = self.v2().and_then(|dir| dir.read("cgroup.events").ok());
+        if self.is_empty()? && tracked.is_none_or(|events| dir::value_of(&events, "populated") != Some("1")) {
+            return Ok(());
+        }
         let deadline = Instant::now() + KILL_LIMIT;
         if self.kill_by_kernel(deadline)? || self.kill_each(deadline)? {
             return Ok(());

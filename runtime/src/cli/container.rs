@@ -92,16 +92,20 @@ fn attempt(
     }
     let mut cgroup = Cgroup::create(&planned.plan.cgroup)?;
     record.cgroup = cgroup.saved();
-    let launched = limit_and_launch(planned, id, console, start, &cgroup, &record);
+    let mut created = None;
+    let launched = limit_and_launch(planned, id, console, start, &cgroup, &record, &mut |pid| {
+        let identified = Record { init: Identity::of(pid), phase: Phase::Created, ..record.clone() };
+        prepare(planned, state, created.insert(identified))
+    });
     let saved = launched.and_then(|init| {
-        let done = save(planned, state, &cgroup, &mut record, &init, starter);
+        let done = save(planned, state, &cgroup, &init, starter);
         if done.is_err() {
             init.end();
         }
-        done.map(|()| init)
+        done.map(|()| (created.unwrap_or(record), init))
     });
     match saved {
-        Ok(init) => Ok((record, init)),
+        Ok(made) => Ok(made),
         Err(error) => {
             // Nobody else is in it: it was empty when we took it. What cannot be removed keeps its record.
             let removed = cgroup.kill().and_then(|()| cgroup.delete());
@@ -122,6 +126,7 @@ fn limit_and_launch(
     start: Option<OwnedFd>,
     cgroup: &Cgroup,
     record: &Record,
+    meanwhile: &mut dyn FnMut(i32) -> Result<()>,
 ) -> Result<Launched> {
     cgroup.apply(&planned.plan.cgroup, When::BeforeStart)?;
     parent::launch(Launch {
@@ -139,28 +144,26 @@ fn limit_and_launch(
         },
         last_cap: planned.facts.last_cap,
         passed_fds: planned.request.listen_fds + planned.request.preserve_fds,
+        meanwhile,
     })
 }
 
-/// The limits that would have bitten the set-up, then the record that makes the container real.
-fn save(
-    planned: &Planned,
-    state: &Locked,
-    cgroup: &Cgroup,
-    record: &mut Record,
-    init: &Launched,
-    starter: Starter,
-) -> Result<()> {
-    cgroup.apply(&planned.plan.cgroup, When::AfterSetup)?;
-    record.init = Identity::of(init.pid);
-    record.phase = Phase::Created;
+/// All that can be written before init is ready: what `exec` will need, and the record, which counts from
+/// [`save`] on.
+fn prepare(planned: &Planned, state: &Locked, record: &Record) -> Result<()> {
     if let Some(process) = planned.spec.process() {
         state.save_process(&serde_json::to_vec(process).unwrap_or_default())?;
     }
     if let Some(filter) = planned.plan.seccomp.as_ref().map(|plan| &plan.filter) {
         state.save_seccomp(&crate::plan::seccomp::to_bytes(&filter.program), filter.flags)?;
     }
-    state.save(record)?;
+    state.prepare(record)
+}
+
+/// The limits that would have bitten the set-up, then the record takes effect: the container is real.
+fn save(planned: &Planned, state: &Locked, cgroup: &Cgroup, init: &Launched, starter: Starter) -> Result<()> {
+    cgroup.apply(&planned.plan.cgroup, When::AfterSetup)?;
+    state.commit()?;
     match starter {
         Starter::Later => init.release(Message::Saved, &planned.plan),
         Starter::Us => Ok(()),

@@ -147,7 +147,7 @@ fn enter_cgroup(tasks: &[OwnedFd]) -> Result<(), Report> {
 
 /// Waits for the id maps of a new user namespace, then is uid and gid 0 in it.
 fn become_root(init: &Init<'_>) -> Result<(), Report> {
-    if init.plan.namespaces.ids.is_some() || init.plan.rootfs.needs_own_user_namespace() {
+    if init.plan.needs_maps() {
         init.channel.ask(Message::NeedMaps, Message::Mapped).during(Stage::IdMap, 0)?;
     }
     cred::set_gid(0).during(Stage::IdMap, 1)?;

@@ -40,6 +40,8 @@ pub struct Launch<'a> {
     pub last_cap: u8,
     /// Descriptors from 3 on that are passed to the program.
     pub passed_fds: u32,
+    /// What the verb does with init's number beside init's own set-up, on the other CPU.
+    pub meanwhile: &'a mut dyn FnMut(Pid) -> Result<()>,
 }
 
 /// A container's init that is set up and waits.
@@ -88,7 +90,7 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
     }
     let (pid, handle, trees) = make(child, &joined, request.cgroup, &ours)?;
     let mut launched = Launched { pid, pidfd: handle, channel: ours };
-    match launched.serve(plan, &request.state, &trees, output.as_mut()) {
+    match launched.serve(plan, &request.state, &trees, output.as_mut(), request.meanwhile) {
         Ok(()) => Ok(launched),
         Err(Trouble::Told(error)) => {
             launched.end();
@@ -191,9 +193,13 @@ impl Launched {
         state: &HookState<'_>,
         trees: &[OwnedFd],
         mut output: Option<&mut hooks::Output>,
+        meanwhile: &mut dyn FnMut(Pid) -> Result<()>,
     ) -> Result<(), Trouble> {
         if let Some(score) = plan.process.oom_score_adj {
             set_oom_score(self.pid, score)?;
+        }
+        if !plan.needs_maps() {
+            meanwhile(self.pid)?;
         }
         loop {
             match self.channel.receive() {
@@ -203,6 +209,7 @@ impl Launched {
                     }
                     map_trees(plan, trees, Some(self.pid))?;
                     self.answer(Message::Mapped)?;
+                    meanwhile(self.pid)?;
                 }
                 Ok(Some(Message::AtHooks)) => {
                     let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() }.to_json();

@@ -88,6 +88,14 @@ pub struct Request {
     pub preserve_fds: u32,
 }
 
+impl Plan {
+    /// Whether init waits for the parent to write id maps.
+    pub fn needs_maps(&self) -> bool {
+        self.namespaces.has(LinuxNamespaceType::User)
+            && (self.namespaces.ids.is_some() || self.rootfs.needs_own_user_namespace())
+    }
+}
+
 /// Computes the plan of `create` for a spec that `spec::check` has passed.
 ///
 /// # Errors

@@ -325,12 +325,19 @@ impl Locked {
         self.write(INTENT, &record.encode())
     }
 
-    /// Writes the record in place of the former one.
+    /// Writes the record down, beside the one that counts until [`Self::commit`].
     ///
     /// # Errors
     /// When the state root is full or read-only.
-    pub fn save(&self, record: &Record) -> Result<()> {
-        self.write(RECORD_NEW, &record.encode())?;
+    pub fn prepare(&self, record: &Record) -> Result<()> {
+        self.write(RECORD_NEW, &record.encode())
+    }
+
+    /// Puts the record of [`Self::prepare`] in place of the former one.
+    ///
+    /// # Errors
+    /// When the state root is read-only.
+    pub fn commit(&self) -> Result<()> {
         fs::rename(self.dir.fd(), RECORD_NEW, RECORD).map_err(|errno| self.unwritable(RECORD, errno.desc()))
     }
 
