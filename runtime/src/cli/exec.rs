@@ -1,6 +1,7 @@
 //! `hull exec`: runs one more process in a container.
 
-use std::os::fd::AsFd;
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use hull_sys::open::{self, How};
 use oci_spec::runtime::{Capabilities, Process};
@@ -87,6 +88,21 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
     let handle = init.open().map_err(|_stopped| gone())?;
     let cgroup = enter_cgroup(&record, parsed)?;
     let seccomp = filter(&dir)?;
+    let signals = foreground::watch()?;
+    // Before the program runs: callers kill by this number (buildkit polls for the file).
+    let announced = Cell::new(false);
+    let announce = |pid, process: BorrowedFd<'_>| {
+        announced.set(true);
+        container::write_pid_file(parsed.value("pid-file"), pid)
+            .and_then(|()| container::send_pidfd(parsed.value("pidfd-socket"), process))
+    };
+    let unsaid = |error: Error| {
+        if let Some(path) = parsed.value("pid-file").filter(|_| announced.get()) {
+            // A pid file means that the program ran.
+            let _removed = std::fs::remove_file(path).is_ok();
+        }
+        point(error)
+    };
     let joined = join::join(Join {
         plan: &plan,
         seccomp: seccomp.as_ref(),
@@ -99,21 +115,15 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         last_cap,
         passed_fds,
         affinity: affinity(&process)?,
+        announce: &announce,
+        goes_on: ours.is_none(),
     })
-    .map_err(point)?;
-    // Before the program runs: callers kill by this number (buildkit polls for the file).
-    let told = container::write_pid_file(parsed.value("pid-file"), joined.pid)
-        .and_then(|()| container::send_pidfd(parsed.value("pidfd-socket"), joined.pidfd.as_fd()));
-    let signals = foreground::watch()?;
-    let terminal = told.and_then(|()| ours.map(|ours| Terminal::receive(ours.as_fd())).transpose());
+    .map_err(unsaid)?;
+    let terminal = ours.map(|ours| Terminal::receive(ours.as_fd())).transpose();
     let started = terminal.and_then(|terminal| joined.release(&plan).map(|()| terminal));
     let terminal = started.map_err(|error| {
         joined.end();
-        if let Some(path) = parsed.value("pid-file") {
-            // A pid file means that the program ran.
-            let _removed = std::fs::remove_file(path).is_ok();
-        }
-        point(error)
+        unsaid(error)
     })?;
     global.log.warnings(&warnings);
     if detach {

@@ -261,7 +261,12 @@ impl Channel {
     /// What the other side says; `None` when it is gone.
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut bytes = [0; LENGTH];
-        match socket::receive(self.0.as_fd(), &mut bytes) {
+        let received = match socket::receive(self.0.as_fd(), &mut bytes) {
+            // It went without reading all we said, which the kernel tells once, before its own last words.
+            Err(Errno::ECONNRESET) => socket::receive(self.0.as_fd(), &mut bytes),
+            received => received,
+        };
+        match received {
             Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(None),
             Ok((LENGTH, _)) => Message::decode(bytes).map(Some).ok_or(Errno::EBADMSG),
             Ok(_) => Err(Errno::EBADMSG),

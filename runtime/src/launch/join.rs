@@ -49,6 +49,11 @@ pub struct Join<'a> {
     pub passed_fds: u32,
     /// CPUs of the process before and after it enters the cgroup.
     pub affinity: [Option<Vec<u64>>; 2],
+    /// Tells the caller which process it is, before its program runs.
+    pub announce: &'a dyn Fn(Pid, BorrowedFd<'_>) -> Result<()>,
+    /// Whether the program may run as soon as the process is ready, without [`Joined::release`] being waited
+    /// for: that saves two changes of process.
+    pub goes_on: bool,
 }
 
 /// The process, which waits for [`Joined::release`].
@@ -59,6 +64,8 @@ pub struct Joined {
     /// Its handle.
     pub pidfd: OwnedFd,
     channel: Channel,
+    /// [`Message::Start`] has been sent.
+    started: bool,
 }
 
 const NEW_PID: u64 = libc::CLONE_NEWPID as u64;
@@ -103,7 +110,7 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         Forked::Child => run(&request, &theirs, &tasks),
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
-            let joined = Joined { pid, pidfd, channel: ours };
+            let joined = Joined { pid, pidfd, channel: ours, started: request.goes_on };
             match joined.serve(&request, attach) {
                 Ok(()) => Ok(joined),
                 Err(error) => {
@@ -135,6 +142,10 @@ impl Joined {
         }
         // Now it may go on into the container's namespaces.
         let _gone = self.channel.send(Message::Mapped).is_ok();
+        (request.announce)(self.pid, self.pidfd.as_fd())?;
+        if self.started {
+            let _gone = self.channel.send(Message::Start).is_ok();
+        }
         while !self.has_something_to_say() {
             if request.cgroup.is_frozen()? && !request.waits_when_paused {
                 return Err(Error::new(
@@ -165,7 +176,9 @@ impl Joined {
     /// # Errors
     /// The step that failed.
     pub fn release(&self, plan: &ProcessPlan) -> Result<()> {
-        self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
+        if !self.started {
+            self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
+        }
         super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan, true))
     }
 
