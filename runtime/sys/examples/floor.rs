@@ -11,7 +11,16 @@
     clippy::print_stderr,
     reason = "a measuring tool"
 )]
-#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a measuring tool")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a measuring tool"
+)]
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a list of calls whose strings live in this function"
+)]
 
 use std::ffi::CString;
 use std::fs;
