@@ -35,7 +35,7 @@ pub struct Test {
     pub name: &'static str,
     /// The body.
     pub run: fn(&Lab) -> TestResult,
-    /// Runtimes known to fail it: the beginning of "KIND VERSION", and the line of the spec or contract.
+    /// Runtimes known to fail it: the beginning of "KIND VERSION", and the line of the specification or of docs/.
     pub breaks_on: &'static [(&'static str, &'static str)],
     /// Runs for this kind of runtime only.
     pub only: Option<&'static str>,
@@ -53,7 +53,7 @@ impl Test {
         Self { group, name, run, breaks_on: &[], only: None, view: None, limit_s: 60, engine: None }
     }
 
-    /// Names runtimes that break a line of the spec or contract, and the line.
+    /// Names runtimes that break a line of the specification or of docs/, and the line.
     #[must_use]
     pub const fn breaks_on(mut self, known: &'static [(&'static str, &'static str)]) -> Self {
         self.breaks_on = known;

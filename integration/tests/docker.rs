@@ -20,7 +20,7 @@ const RLIMITS: &[(&str, &str)] = &[
 ];
 /// docker 20.10 makes its codes of `executable file not found`, `no such file or directory` and
 /// `permission denied`, in lower case and nothing else.
-const WORDS: &[(&str, &str)] = &[("crun", "contract 15: the words docker makes exit codes of")];
+const WORDS: &[(&str, &str)] = &[("crun", "docs/errors.md: the words docker makes exit codes of")];
 /// `setrlimit(RLIMIT_MEMLOCK)` before the device program.
 const MEMLOCK: &[(&str, &str)] = &[("crun 1.8", "wanted: a limit that cannot be raised is no failure")];
 

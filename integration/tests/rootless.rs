@@ -8,7 +8,7 @@ use std::os::unix::fs::{chown, lchown};
 tests! {
     a_user_runs_a_container,
     a_user_creates_starts_and_deletes_a_container,
-    a_user_with_limits_is_told_why_not.breaks_on(&[("crun", "contract 3.4: rootless needs no limits + no cgrouppath")]),
+    a_user_with_limits_is_told_why_not.breaks_on(&[("crun", "runc's words: rootless needs no limits + no cgrouppath")]),
 }
 
 const USER: u32 = 1000;
