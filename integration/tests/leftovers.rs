@@ -259,7 +259,7 @@ fn ends_within(runtime: &Path, root: &Path, words: &[&str], limit: Duration) -> 
         .arg("--root")
         .arg(root)
         .args(words)
-        .stdin(Stdio::null())
+        .stdin(hull_integration::call::no_input())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut child = command.spawn().expect("spawn the runtime");

@@ -2,6 +2,7 @@
 //! never touches the host, whose mounts, network and processes it cannot see. Called by `main` only.
 
 use super::{Engine, IMAGE, INIT, RUNTIME_NAME, docker_client};
+use crate::call::no_input;
 use crate::sys::Pidfd;
 use crate::{Stop, View, view};
 use nix::mount::{MsFlags, mount};
@@ -198,7 +199,7 @@ impl Daemon {
         let child = Command::new(&self.argv[0])
             .args(&self.argv[1..])
             .env("PATH", &self.path)
-            .stdin(Stdio::null())
+            .stdin(no_input())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -280,7 +281,7 @@ pub(super) fn podman(dir: &Path, runtime: &Path) -> Vec<OsString> {
 pub(super) fn docker(dir: &Path) -> Command {
     let mut command = Command::new(docker_client());
     command.arg("-H").arg(format!("unix://{}", dir.join("docker.sock").display()));
-    command.env("DOCKER_CONFIG", dir.join("client")).stdin(Stdio::null());
+    command.env("DOCKER_CONFIG", dir.join("client")).stdin(no_input());
     command
 }
 
@@ -299,7 +300,7 @@ fn await_api(dir: &Path) -> Result<(), Stop> {
 }
 
 fn succeeds(command: &mut Command) -> Result<(), Stop> {
-    let output = command.stdin(Stdio::null()).output()?;
+    let output = command.stdin(no_input()).output()?;
     if output.status.success() {
         return Ok(());
     }
