@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -109,6 +110,7 @@ fn furnish(words: &Words) -> Result<(), Stop> {
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
     view::enter(words.view)?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    own_null("/run/null")?;
     // As systemd leaves it; engines that bind with rslave insist.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
     let busybox = words.shared.join("busybox");
@@ -128,6 +130,13 @@ fn furnish(words: &Words) -> Result<(), Stop> {
         remap_ids(&words.dir)?;
     }
     Ok(())
+}
+
+/// A /dev/null of this place: engines pass it on as stdin, and crun 1.8 gives that to the container's user.
+fn own_null(node: &str) -> Result<(), Stop> {
+    mknod(node, SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666))?;
+    Ok(mount(Some(node), "/dev/null", None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// The image as a tar file.
