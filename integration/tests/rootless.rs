@@ -13,7 +13,7 @@ tests! {
     a_user_execs_in_the_namespaces_of_the_container,
     exec_by_a_user_returns_the_exit_code,
     exec_by_a_user_sets_env_cwd_and_user,
-    exec_by_a_user_has_the_oom_score,
+    exec_by_a_user_has_the_oom_score.breaks_on(&[("crun 1.8", "config.md#linux-process: oomScoreAdj is of the process, and exec takes the container's")]),
     exec_by_a_user_has_a_terminal,
     exec_by_a_user_detached_writes_the_number_on_the_host,
     exec_by_a_user_of_a_missing_program_is_255.breaks_on(&[("crun", "docs/errors.md: exec that could not run the program is 255")]),

@@ -204,7 +204,7 @@ impl Joined {
     /// The step that failed.
     pub fn release(&self, plan: &ProcessPlan) -> Result<()> {
         self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
-        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan, true))
+        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan))
     }
 
     /// Kills it and waits for its end.
@@ -229,7 +229,7 @@ fn sentence(found: Report, request: &Join<'_>) -> Error {
             let why = report::words(Errno::from_raw(found.failure.errno));
             Error::new("cgroup-attach", format!("error adding pid of the new process to cgroups: {why}"))
         }
-        _ => report::process_sentence(found, request.plan, request.seccomp.is_some()),
+        _ => report::process_sentence(found, request.plan),
     }
 }
 
