@@ -102,10 +102,20 @@ impl Test {
     }
 }
 
-/// The table of a file: function names, each with optional conditions.
-/// `tests! { group: one, two.only("hull"), three.view(View::V2).limit_s(90) }`
+/// The table of a file: function names, each with optional conditions, after those that all of them have.
+/// `tests! { one, two.only("hull"), three.view(View::V2).limit_s(90) }`
+/// `tests! { each.engine(Engine::Docker); one, two.only("hull") }`
 #[macro_export]
 macro_rules! tests {
+    (each $(. $every:ident ( $($with:tt)* ))+ ; $($name:ident $(. $cond:ident ( $($arg:tt)* ))* ),* $(,)?) => {
+        const fn each(test: $crate::Test) -> $crate::Test {
+            test $( .$every($($with)*) )+
+        }
+        /// The tests of this file.
+        pub(crate) const TESTS: &[$crate::Test] = &[
+            $( each($crate::Test::new(module_path!(), stringify!($name), $name)) $( .$cond($($arg)*) )* ),*
+        ];
+    };
     ($($name:ident $(. $cond:ident ( $($arg:tt)* ))* ),* $(,)?) => {
         /// The tests of this file.
         pub(crate) const TESTS: &[$crate::Test] = &[

@@ -153,7 +153,7 @@ fn exec_by_a_user_detached_writes_the_number_on_the_host(lab: &Lab) -> TestResul
     as_user(lab, &words)?.ok();
     let command = format!("/proc/{}/cmdline", fs::read_to_string(&file)?);
     lab.eventually("the program", || {
-        fs::read_to_string(&command).is_ok_and(|text| text == "/bin/sleep\0100\0")
+        fs::read_to_string(&command).is_ok_and(|text| text == "/bin/sleep\x00100\x00")
     });
     Ok(())
 }
