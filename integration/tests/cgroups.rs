@@ -3,7 +3,8 @@
 use hull_integration::{Bundle, Lab, Mode, Stop, TestResult, View, skip, tests, write_file};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const CRUN_V2: (&str, &str) =
@@ -47,6 +48,8 @@ tests! {
     v2_paused_container_is_deleted_by_force.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_hugetlb_limit.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_exec_joins_the_cgroup.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_cgroup_is_given_to_the_user_of_a_user_namespace.view(View::V2).breaks_on(&[CRUN_V2, ("runc", "config-linux.md#cgroup-ownership: with the systemd driver only")]),
+    v2_cgroup_stays_ours_without_a_writable_view_of_its_own.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_unified_is_written.view(View::V2).breaks_on(&[CRUN_V2]),
     v1_only_view_works.view(View::V1),
     update_pids_limit.breaks_on(&[("crun 1.8", "config-linux.md#pids: a limit of -1 is none")]),
@@ -486,6 +489,50 @@ fn v2_exec_joins_the_cgroup(lab: &Lab) -> TestResult {
     let own = init.lines().find(|l| l.starts_with("0::")).unwrap_or_default();
     let seen = lab.inside(&b.id, "grep ^0:: /proc/self/cgroup");
     assert_eq!(seen, own);
+    Ok(())
+}
+
+/// A user namespace and a view of the cgroup with this option.
+fn with_cgroup_view(lab: &Lab, option: &str) -> Result<Bundle, Stop> {
+    lab.needs_v2()?;
+    lab.needs_userns()?;
+    let b = lab.bundle().userns(200_000).namespace("cgroup", None);
+    let b = b.edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["type"] != "cgroup");
+    });
+    Ok(b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", option]))
+}
+
+/// Owners of the container's cgroup: the directory, a file that is given with it, and one that is not.
+fn owners(lab: &Lab, b: &Bundle) -> Result<[u32; 3], Stop> {
+    let path = fs::read_to_string(format!("/proc/{}/cgroup", lab.pid(&b.id)))?;
+    let path = path.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no cgroup2")?;
+    let dir = Path::new("/sys/fs/cgroup").join(path);
+    let uid = |file: &str| fs::metadata(dir.join(file)).map(|data| data.uid());
+    Ok([uid("")?, uid("cgroup.procs")?, uid("cgroup.max.depth")?])
+}
+
+fn v2_cgroup_is_given_to_the_user_of_a_user_namespace(lab: &Lab) -> TestResult {
+    let b = with_cgroup_view(lab, "rw")?.waits();
+    lab.up(&b);
+    assert_eq!(owners(lab, &b)?, [200_000, 200_000, 0]);
+    let script = "cd /sys/fs/cgroup && mkdir sub && echo $$ > sub/cgroup.procs && grep ^0:: /proc/self/cgroup; \
+                  echo 1 2>/dev/null > cgroup.max.depth || echo refused";
+    assert_eq!(lab.inside(&b.id, script), "0::/sub\nrefused");
+    lab.delete(&b.id);
+    let b = with_cgroup_view(lab, "rw")?.set("/process/user", json!({"uid": 1000, "gid": 1000})).waits();
+    lab.up(&b);
+    assert_eq!(owners(lab, &b)?, [201_000, 201_000, 0]);
+    Ok(())
+}
+
+fn v2_cgroup_stays_ours_without_a_writable_view_of_its_own(lab: &Lab) -> TestResult {
+    for b in [with_cgroup_view(lab, "ro")?, with_cgroup_view(lab, "rw")?.without_namespace("cgroup")] {
+        let b = b.waits();
+        lab.up(&b);
+        assert_eq!(owners(lab, &b)?, [0, 0, 0]);
+    }
     Ok(())
 }
 
