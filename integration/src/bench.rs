@@ -38,7 +38,7 @@ impl Contestant {
             command.arg("--root").arg(root);
         }
         command.args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(crate::call::no_input()).stdout(Stdio::null()).stderr(Stdio::piped());
         let since = Instant::now();
         let mut child = command.spawn().map_err(|error| format!("{}: {error}", self.name))?;
         let status = child.wait().map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@
 use crate::{Lab, Stop};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ pub struct Call {
 
 #[derive(Debug)]
 enum Stdin {
-    Null,
+    None,
     Text(String),
     Tty(OwnedFd),
 }
 
 impl Call {
     pub(crate) fn new(lab: &Lab, argv: Vec<OsString>) -> Self {
-        Self { argv, env: Vec::new(), cwd: None, stdin: Stdin::Null, base: lab.next_path("call") }
+        Self { argv, env: Vec::new(), cwd: None, stdin: Stdin::None, base: lab.next_path("call") }
     }
 
     /// More arguments at the end.
@@ -109,10 +109,10 @@ impl Call {
             command.current_dir(dir);
         }
         let create = |path: &PathBuf| File::create(path).expect("create an output file");
-        command.stdout(create(&out)).stderr(create(&err)).stdin(Stdio::null());
+        command.stdout(create(&out)).stderr(create(&err)).stdin(no_input());
         let mut text = None;
         match self.stdin {
-            Stdin::Null => {}
+            Stdin::None => {}
             Stdin::Text(t) => {
                 command.stdin(Stdio::piped());
                 text = Some(t);
@@ -257,11 +257,14 @@ impl std::fmt::Display for Output {
     }
 }
 
+/// An input that has ended. Not /dev/null: crun 1.8 gives that of the host to the user of the container.
+pub fn no_input() -> Stdio {
+    let (reader, _) = std::io::pipe().expect("make a pipe");
+    reader.into()
+}
+
 /// A file that a container may have filled with anything.
 pub(crate) fn text_of(path: &PathBuf) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(mut file) = File::open(path).or_else(|_| fs::File::open("/dev/null")) {
-        file.read_to_end(&mut bytes).expect("read an output file");
-    }
+    let bytes = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

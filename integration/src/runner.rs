@@ -26,7 +26,7 @@ FILTER is a part of group::name; several are joined by or; one that begins with 
 
 RUNTIME          the runtime under test
 FULL=1           the long variants of the fault tests
-HULL_CONFIGS     a folder of sample configs (default ../shared/reference/configs)
+HULL_CONFIGS     a folder of more configs to plan and run (default none)
 HULL_TEST_TMP    where the tests work (default the temporary directory)
 HULL_TEST_KEEP=1 keep the directories of failed tests
 BUSYBOX          a static busybox (default: the first busybox of PATH, /bin, /usr/bin)

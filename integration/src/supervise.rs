@@ -8,6 +8,7 @@
 //! | supervisor | `--supervise NAME` | reaps, limits, looks for leftovers; a verdict as JSON on stdout |
 //! | test | `--run-one NAME` | the test function; exit 0, 77 = skip (reason in the file `verdict`), else failed |
 
+use crate::call::no_input;
 use crate::cgroup::{remove_tagged, tagged};
 use crate::engine::Engines;
 use crate::lab::Lab;
@@ -67,7 +68,7 @@ pub fn supervise(test: &Test) {
     let child = Command::new(env::current_exe().expect("own path"))
         .args(["--run-one", &format!("{}::{}", test.group, test.name)])
         .current_dir(&dir)
-        .stdin(Stdio::null())
+        .stdin(no_input())
         .stdout(log.try_clone().expect("dup the log"))
         .stderr(log)
         .spawn()
@@ -215,7 +216,7 @@ fn sweep(dir: &Path, tag: &str) {
         );
         delete.args(["timeout", "-s", "KILL", "5"]).arg(&runtime).arg("--root").arg(dir.join("root"));
         delete.args(["delete", "--force"]).arg(entry.file_name());
-        delete.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+        delete.stdin(no_input()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
     }
     let until = Instant::now() + Duration::from_secs(5);
     while Instant::now() < until {

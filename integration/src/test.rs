@@ -35,7 +35,7 @@ pub struct Test {
     pub name: &'static str,
     /// The body.
     pub run: fn(&Lab) -> TestResult,
-    /// Runtimes known to fail it: the beginning of "KIND VERSION", and the line of the spec or contract.
+    /// Runtimes known to fail it: the beginning of "KIND VERSION", and the line of the specification or of docs/.
     pub breaks_on: &'static [(&'static str, &'static str)],
     /// Runs for this kind of runtime only.
     pub only: Option<&'static str>,
@@ -53,7 +53,7 @@ impl Test {
         Self { group, name, run, breaks_on: &[], only: None, view: None, limit_s: 60, engine: None }
     }
 
-    /// Names runtimes that break a line of the spec or contract, and the line.
+    /// Names runtimes that break a line of the specification or of docs/, and the line.
     #[must_use]
     pub const fn breaks_on(mut self, known: &'static [(&'static str, &'static str)]) -> Self {
         self.breaks_on = known;
@@ -102,10 +102,20 @@ impl Test {
     }
 }
 
-/// The table of a file: function names, each with optional conditions.
-/// `tests! { group: one, two.only("hull"), three.view(View::V2).limit_s(90) }`
+/// The table of a file: function names, each with optional conditions, after those that all of them have.
+/// `tests! { one, two.only("hull"), three.view(View::V2).limit_s(90) }`
+/// `tests! { each.engine(Engine::Docker); one, two.only("hull") }`
 #[macro_export]
 macro_rules! tests {
+    (each $(. $every:ident ( $($with:tt)* ))+ ; $($name:ident $(. $cond:ident ( $($arg:tt)* ))* ),* $(,)?) => {
+        const fn each(test: $crate::Test) -> $crate::Test {
+            test $( .$every($($with)*) )+
+        }
+        /// The tests of this file.
+        pub(crate) const TESTS: &[$crate::Test] = &[
+            $( each($crate::Test::new(module_path!(), stringify!($name), $name)) $( .$cond($($arg)*) )* ),*
+        ];
+    };
     ($($name:ident $(. $cond:ident ( $($arg:tt)* ))* ),* $(,)?) => {
         /// The tests of this file.
         pub(crate) const TESTS: &[$crate::Test] = &[

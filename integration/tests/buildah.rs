@@ -1,11 +1,12 @@
 //! buildah of the distribution with the runtime under test, on the storage of podman.
 
-use super::engines::{context, failing_context};
+use super::engines::builds;
 use hull_integration::{Engine, Lab, TestResult, tests};
 
 tests! {
-    bud_runs_its_steps.engine(Engine::Podman),
-    run_passes_output_and_exit_code.engine(Engine::Podman),
+    each.engine(Engine::Podman);
+    bud_runs_its_steps,
+    run_passes_output_and_exit_code,
 }
 
 fn bud_runs_its_steps(lab: &Lab) -> TestResult {
@@ -13,13 +14,7 @@ fn bud_runs_its_steps(lab: &Lab) -> TestResult {
     let tag = format!("localhost/{}", lab.tag);
     let runtime = lab.runtime.path.to_string_lossy().into_owned();
     let words = ["bud", "--pull-never", "--isolation", "oci", "--runtime", &runtime, "--network", "none"];
-    let output = engine.buildah(&words)?.args(&["-t", &tag, &failing_context(lab)?]).go();
-    assert!(output.rc > 0 && output.err().contains("exit status 3"), "{output}");
-    engine.buildah(&words)?.args(&["-t", &tag, &context(lab)?]).go().ok();
-    let output = engine.run_of(&tag, &lab.new_id(), &["--rm"], &[]).go().ok();
-    assert_eq!(output.out(), "built\n1000\n");
-    engine.buildah(&["rmi", &tag])?.go().ok();
-    Ok(())
+    builds(lab, &tag, "exit status 3", |context| Ok(engine.buildah(&words)?.args(&["-t", &tag, context])))
 }
 
 fn run_passes_output_and_exit_code(lab: &Lab) -> TestResult {

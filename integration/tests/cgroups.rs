@@ -3,10 +3,12 @@
 use hull_integration::{Bundle, Lab, Mode, Stop, TestResult, View, skip, tests, write_file};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const CRUN_V2: (&str, &str) = ("crun 1.8", "contract 5.3: a failed RLIMIT_MEMLOCK bump must not be fatal");
+const CRUN_V2: (&str, &str) =
+    ("crun 1.8", "fails when RLIMIT_MEMLOCK cannot be raised, which BPF no longer needs since Linux 5.11");
 
 tests! {
     memory_limit,
@@ -19,13 +21,13 @@ tests! {
     cpu_zero_means_unset,
     cpuset_cpus_and_mems,
     cpuset_of_a_missing_cpu_names_it.breaks_on(&[("crun 1.8", "a failed create leaves its cgroups")]),
-    pids_limit.breaks_on(&[("crun 1.8", "contract 5.1: pids.limit -1 is max")]),
+    pids_limit.breaks_on(&[("crun 1.8", "config-linux.md#pids: a limit of -1 is none")]),
     pids_limit_one_still_starts,
     pids_limit_stops_forks,
     hugetlb_limit,
     blkio_weight_that_is_not_there_is_tolerated_when_zero,
     blkio_throttle,
-    unified_on_v1_is_refused.breaks_on(&[("crun", "contract 3.4: `invalid configuration`")]),
+    unified_on_v1_is_refused.breaks_on(&[("crun", "runc's words: invalid configuration")]),
     memory_hog_is_killed,
     processes_are_in_the_cgroup_of_the_config,
     cgroup_exists_when_create_returns,
@@ -35,10 +37,10 @@ tests! {
     processes_in_sub_cgroups_are_killed_by_delete,
     relative_cgroups_path_works,
     missing_cgroups_path_works,
-    a_cgroup_in_use_is_refused.breaks_on(&[("runc 1.1", "security 2c: second container on the same cgroupsPath"), ("crun", "security 2c")]),
-    a_frozen_cgroup_is_refused.breaks_on(&[("crun", "contract 30")]),
+    a_cgroup_in_use_is_refused.breaks_on(&[("runc 1.1", "docs/differences.md: a container must not share a cgroup by accident"), ("crun", "docs/differences.md: a container must not share a cgroup by accident")]),
+    a_frozen_cgroup_is_refused.breaks_on(&[("crun", "runc's words: container's cgroup unexpectedly frozen")]),
     an_empty_cgroup_that_exists_is_used,
-    cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "security 2a: ../../x refused")]),
+    cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "docs/differences.md: `..` in cgroupsPath is refused")]),
     freezer_file_follows_pause,
     v2_container_runs_without_limits.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_kill_all_ends_everything.view(View::V2).breaks_on(&[CRUN_V2]),
@@ -46,16 +48,18 @@ tests! {
     v2_paused_container_is_deleted_by_force.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_hugetlb_limit.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_exec_joins_the_cgroup.view(View::V2).breaks_on(&[CRUN_V2]),
+    v2_cgroup_is_given_to_the_user_of_a_user_namespace.view(View::V2).breaks_on(&[CRUN_V2, ("runc", "config-linux.md#cgroup-ownership: with the systemd driver only")]),
+    v2_cgroup_stays_ours_without_a_writable_view_of_its_own.view(View::V2).breaks_on(&[CRUN_V2]),
     v2_unified_is_written.view(View::V2).breaks_on(&[CRUN_V2]),
     v1_only_view_works.view(View::V1),
-    update_pids_limit.breaks_on(&[("crun 1.8", "contract 5.1: pids.limit -1 is max")]),
-    update_memory_by_flag_with_a_suffix.breaks_on(&[("crun 1.8", "contract 2.2: memory values take suffixes")]),
+    update_pids_limit.breaks_on(&[("crun 1.8", "config-linux.md#pids: a limit of -1 is none")]),
+    update_memory_by_flag_with_a_suffix.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
     update_reads_resources_from_stdin,
-    update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "contract 2.2: memory values take suffixes")]),
-    update_below_usage_is_refused.breaks_on(&[("runc 1.1", "contract 3.4: rejecting memory limit"), ("crun", "contract 3.4: rejecting memory limit")]),
+    update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
+    update_below_usage_is_refused.breaks_on(&[("runc 1.1", "runc's words: rejecting memory limit"), ("crun", "runc's words: rejecting memory limit")]),
     update_of_a_stopped_container_is_refused,
-    events_stats_prints_one_object.breaks_on(&[("crun", "contract 2.1: events")]),
-    exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "contract 2.2: exec --cgroup")]),
+    events_stats_prints_one_object.breaks_on(&[("crun", "runc-events(8)")]),
+    exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "runc-exec(8): --cgroup")]),
     oom_kill_is_in_the_exit_code_of_a_detached_container,
 }
 
@@ -120,7 +124,7 @@ fn cpu_shares(lab: &Lab) -> TestResult {
     let wanted: &[&str] = if lab.host.mode == Mode::V2 { &["100", "39"] } else { &["1024"] };
     assert!(wanted.contains(&seen.as_str()), "{seen}");
     if lab.host.mode == Mode::V2 && lab.is("hull") {
-        assert_eq!(seen, "100", "contract 5.1: the formula of 2025");
+        assert_eq!(seen, "100", "the formula that crun 1.23 and runc 1.4 brought");
     }
     Ok(())
 }
@@ -329,7 +333,7 @@ fn sub_cgroups_are_removed_on_delete(lab: &Lab) -> TestResult {
 }
 
 fn processes_in_sub_cgroups_are_killed_by_delete(lab: &Lab) -> TestResult {
-    lab.breaks_on_v2("runc 1.1", "contract 29: delete removes sub-cgroups and what runs in them")?;
+    lab.breaks_on_v2("runc 1.1", "runtime.md#delete: sub-cgroups and what runs in them stay")?;
     let b = lab.bundle().without_namespace("pid").sh("sleep 300 & echo $!; wait");
     let output = lab.up(&b);
     lab.eventually("the child", || !output.text().is_empty());
@@ -488,6 +492,50 @@ fn v2_exec_joins_the_cgroup(lab: &Lab) -> TestResult {
     Ok(())
 }
 
+/// A user namespace and a view of the cgroup with this option.
+fn with_cgroup_view(lab: &Lab, option: &str) -> Result<Bundle, Stop> {
+    lab.needs_v2()?;
+    lab.needs_userns()?;
+    let b = lab.bundle().userns(200_000).namespace("cgroup", None);
+    let b = b.edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["type"] != "cgroup");
+    });
+    Ok(b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", option]))
+}
+
+/// Owners of the container's cgroup: the directory, a file that is given with it, and one that is not.
+fn owners(lab: &Lab, b: &Bundle) -> Result<[u32; 3], Stop> {
+    let path = fs::read_to_string(format!("/proc/{}/cgroup", lab.pid(&b.id)))?;
+    let path = path.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no cgroup2")?;
+    let dir = Path::new("/sys/fs/cgroup").join(path);
+    let uid = |file: &str| fs::metadata(dir.join(file)).map(|data| data.uid());
+    Ok([uid("")?, uid("cgroup.procs")?, uid("cgroup.max.depth")?])
+}
+
+fn v2_cgroup_is_given_to_the_user_of_a_user_namespace(lab: &Lab) -> TestResult {
+    let b = with_cgroup_view(lab, "rw")?.waits();
+    lab.up(&b);
+    assert_eq!(owners(lab, &b)?, [200_000, 200_000, 0]);
+    let script = "cd /sys/fs/cgroup && mkdir sub && echo $$ > sub/cgroup.procs && grep ^0:: /proc/self/cgroup; \
+                  echo 1 2>/dev/null > cgroup.max.depth || echo refused";
+    assert_eq!(lab.inside(&b.id, script), "0::/sub\nrefused");
+    lab.delete(&b.id);
+    let b = with_cgroup_view(lab, "rw")?.set("/process/user", json!({"uid": 1000, "gid": 1000})).waits();
+    lab.up(&b);
+    assert_eq!(owners(lab, &b)?, [201_000, 201_000, 0]);
+    Ok(())
+}
+
+fn v2_cgroup_stays_ours_without_a_writable_view_of_its_own(lab: &Lab) -> TestResult {
+    for b in [with_cgroup_view(lab, "ro")?, with_cgroup_view(lab, "rw")?.without_namespace("cgroup")] {
+        let b = b.waits();
+        lab.up(&b);
+        assert_eq!(owners(lab, &b)?, [0, 0, 0]);
+    }
+    Ok(())
+}
+
 fn v2_unified_is_written(lab: &Lab) -> TestResult {
     lab.needs_v2()?;
     let Some(size) = page_size() else { return skip("the kernel has no huge pages") };
@@ -562,7 +610,7 @@ fn update_of_a_stopped_container_is_refused(lab: &Lab) -> TestResult {
     lab.up(&b);
     lab.wait_status(&b.id, "stopped");
     let output = lab.rt(&["update", "--pids-limit", "10", &b.id]);
-    // runc 1.1 updates the cgroup of a stopped container: a contract of none of the callers.
+    // runc 1.1 updates the cgroup of a stopped container: no caller relies on it.
     assert!(output.rc >= 0, "{output}");
     Ok(())
 }

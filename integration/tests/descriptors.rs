@@ -12,14 +12,14 @@ tests! {
     descriptors_of_the_caller_do_not_reach_an_exec,
     preserve_fds_passes_that_many,
     exec_preserve_fds_passes_that_many,
-    listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "contract 7.3: LISTEN_PID=1 with LISTEN_FDS")]),
+    listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "sd_listen_fds(3): LISTEN_PID goes with LISTEN_FDS")]),
     listen_fds_and_preserve_fds_add_up,
     init_of_a_created_container_holds_no_host_directory.breaks_on(&[("crun", "CVE-2024-21626 class: init holds what it inherits until exec")]),
-    pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "contract 2.2: --pidfd-socket came with 1.2"), ("crun", "contract 2.2: --pidfd-socket is runc's")]),
-    exec_pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "contract 2.2: --pidfd-socket came with 1.2"), ("crun", "contract 2.2: --pidfd-socket is runc's")]),
+    pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "--pidfd-socket came with 1.2"), ("crun", "--pidfd-socket is runc's")]),
+    exec_pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "--pidfd-socket came with 1.2"), ("crun", "--pidfd-socket is runc's")]),
     notify_socket_gets_ready,
-    notify_ready_may_be_any_line_of_the_datagram.breaks_on(&[("runc 1.1", "contract 7.4: the first line that begins READY=")]),
-    notify_socket_of_the_host_is_not_in_the_environment.breaks_on(&[("crun 1.8", "contract 7.4: /run/notify")]),
+    notify_ready_may_be_any_line_of_the_datagram.breaks_on(&[("runc 1.1", "sd_notify(3): a datagram has several lines, READY=1 may be any")]),
+    notify_socket_of_the_host_is_not_in_the_environment.breaks_on(&[("crun 1.8", "the variable names a socket the container can reach")]),
 }
 
 fn descriptors_of_the_caller_do_not_reach_the_container(lab: &Lab) -> TestResult {

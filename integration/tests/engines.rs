@@ -2,9 +2,18 @@
 
 use hull_integration::console::Terminal;
 use hull_integration::host::status_bits;
-use hull_integration::{Caller, Lab, Mode, TestResult, skip};
+use hull_integration::{Call, Caller, Lab, Mode, Stop, TestResult, skip};
 use std::fs;
 use std::time::Duration;
+
+/// With one limit given podman adds its default for another.
+pub(super) const RLIMITS: &[(&str, &str)] = &[
+    ("runc", "wanted: a hard limit that cannot be raised does not stop the container"),
+    ("crun", "wanted: a hard limit that cannot be raised does not stop the container"),
+];
+/// `setrlimit(RLIMIT_MEMLOCK)` before the device program.
+pub(super) const MEMLOCK: &[(&str, &str)] =
+    &[("crun 1.8", "wanted: a limit that cannot be raised is no failure")];
 
 // ---------------------------------------------------------------- a command and its end
 
@@ -621,7 +630,7 @@ pub(super) fn update_changes_the_limits(lab: &Lab) -> TestResult {
 // ---------------------------------------------------------------- images
 
 /// A build context: a RUN as root, one as a user, a default command.
-pub(super) fn context(lab: &Lab) -> Result<String, hull_integration::Stop> {
+fn context(lab: &Lab) -> Result<String, Stop> {
     let dir = lab.new_dir("context");
     let text = format!(
         "FROM {}\nRUN echo built > /made && test $(id -u) = 0\nUSER 1000\nRUN id -u > /tmp/who\nCMD [\"cat\", \"/made\", \"/tmp/who\"]\n",
@@ -632,8 +641,41 @@ pub(super) fn context(lab: &Lab) -> Result<String, hull_integration::Stop> {
 }
 
 /// A build whose RUN fails with 3.
-pub(super) fn failing_context(lab: &Lab) -> Result<String, hull_integration::Stop> {
+fn failing_context(lab: &Lab) -> Result<String, Stop> {
     let dir = lab.new_dir("context");
     fs::write(dir.join("Dockerfile"), format!("FROM {}\nRUN exit 3\n", hull_integration::engine::IMAGE))?;
     Ok(dir.to_string_lossy().into_owned())
+}
+
+/// Builds an image whose step fails, which is said, and one that runs.
+pub(super) fn builds(
+    lab: &Lab,
+    tag: &str,
+    failure: &str,
+    build: impl Fn(&str) -> Result<Call, Stop>,
+) -> TestResult {
+    let engine = lab.engine()?;
+    let output = build(&failing_context(lab)?)?.go();
+    assert!(output.rc > 0 && format!("{}{}", output.out(), output.err()).contains(failure), "{output}");
+    build(&context(lab)?)?.go().ok();
+    let output = engine.run_of(tag, &lab.new_id(), &["--rm"], &[]).go().ok();
+    assert_eq!(output.out(), "built\n1000\n");
+    engine.go(&["rmi", tag]).ok();
+    Ok(())
+}
+
+// ---------------------------------------------------------------- one version of cgroup
+
+/// What touches the cgroup: run, exec, pause, top, stop.
+pub(super) fn life(lab: &Lab) -> TestResult {
+    run_passes_output_and_exit_code(lab)?;
+    exec_passes_output_and_exit_code(lab)?;
+    a_paused_container_stands_still(lab)?;
+    a_paused_container_can_be_removed(lab)?;
+    top_shows_the_processes(lab)?;
+    a_detached_container_runs_until_stop(lab)
+}
+
+pub(super) fn life_on_cgroup_v1_alone(lab: &Lab) -> TestResult {
+    life(lab)
 }

@@ -10,8 +10,8 @@ tests! {
     exec_runs_in_the_cgroup_of_the_container,
     exec_returns_the_exit_code,
     exec_returns_128_plus_the_signal,
-    exec_of_a_missing_program_is_an_error.breaks_on(&[("crun", "contract 3.3: exec set-up error is 255")]),
-    exec_in_a_missing_container_is_255.breaks_on(&[("crun", "contract 3.3: exec in a missing container is 255")]),
+    exec_of_a_missing_program_is_an_error.breaks_on(&[("crun", "docs/errors.md: exec that could not run the program is 255")]),
+    exec_in_a_missing_container_is_255.breaks_on(&[("crun", "docs/errors.md: exec that could not run the program is 255")]),
     exec_in_a_created_container_works,
     exec_in_a_stopped_container_is_refused,
     exec_takes_the_environment_of_the_container,
@@ -19,7 +19,7 @@ tests! {
     exec_cwd_is_used,
     exec_user_is_used,
     exec_user_of_the_passwd_sets_home,
-    exec_additional_gids_are_set.breaks_on(&[("crun", "contract 2.2: exec --additional-gids")]),
+    exec_additional_gids_are_set.breaks_on(&[("crun", "runc-exec(8): --additional-gids")]),
     exec_cap_is_added,
     exec_no_new_privs_is_set,
     exec_process_file_is_used,
@@ -29,7 +29,7 @@ tests! {
     exec_pid_file_appears_while_it_runs,
     exec_pid_file_is_not_made_on_failure,
     exec_forwards_signals,
-    exec_with_a_relative_cwd_is_refused.breaks_on(&[("crun 1.8", "security 2a: relative cwd refused")]),
+    exec_with_a_relative_cwd_is_refused.breaks_on(&[("crun 1.8", "config.md#process: cwd must be absolute")]),
     exec_without_a_command_is_refused,
 }
 

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 
-const POSTSTART: (&str, &str) = ("runc", "contract 7.7: runc runs poststart at the end of create");
+const POSTSTART: (&str, &str) =
+    ("runc", "runtime.md#lifecycle: poststart hooks run at start, not at the end of create");
 
 tests! {
     hooks_run_in_the_order_of_the_spec.breaks_on(&[("crun 1.8", "runtime.md#lifecycle: poststart comes after startContainer"), POSTSTART]),
     hooks_run_at_their_verbs.breaks_on(&[POSTSTART]),
     hook_gets_the_state_on_stdin,
-    prestart_sees_the_status_created.breaks_on(&[("runc", "contract 7.7: runc says creating")]),
+    prestart_sees_the_status_created.breaks_on(&[("runc", "runtime.md#lifecycle: the hooks get the state, which is `created` by then")]),
     poststart_sees_the_status_running.breaks_on(&[POSTSTART]),
     poststop_sees_the_status_stopped,
     a_hook_that_does_not_read_its_stdin_is_no_error.breaks_on(&[("crun 1.8", "now and then dies of SIGPIPE when the hook ends first")]),
@@ -21,10 +22,10 @@ tests! {
     failing_create_runtime_hook_fails_create,
     failing_create_container_hook_fails_create,
     failing_start_container_hook_fails_start,
-    failing_hook_is_named_with_its_number.breaks_on(&[("runc 1.1", "contract 3.4: `error running <name> hook #N:`"), ("crun", "contract 3.4")]),
+    failing_hook_is_named_with_its_number.breaks_on(&[("runc 1.1", "runc's words: error running <name> hook #N:"), ("crun", "runc's words: error running <name> hook #N:")]),
     failing_hook_shows_its_stderr.breaks_on(&[("crun", "callers 5: no stderr of the hook")]),
-    failing_poststart_hook_is_a_warning.breaks_on(&[("runc", "contract 7.7: a failing poststart hook is a warning")]),
-    failing_poststop_hook_is_a_warning.breaks_on(&[("runc 1.5", "contract 7.7: a failing poststop hook is a warning")]),
+    failing_poststart_hook_is_a_warning.breaks_on(&[("runc", "runtime.md#lifecycle: a failing poststart hook is a warning")]),
+    failing_poststop_hook_is_a_warning.breaks_on(&[("runc 1.5", "runtime.md#lifecycle: a failing poststop hook is a warning")]),
     a_hook_that_is_missing_fails_create,
     hook_timeout_ends_the_hook,
     hooks_after_a_failing_one_do_not_run,

@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const ORPHANS: &str =
-    "security finding 1: kill -9 of create leaves an orphan cgroup that delete -f does not see";
-const RACES: &str = "security finding 2: races of verbs leave a frozen cgroup or block for more than 15 s";
-const CORRUPT: &str = "security finding 6: an unreadable state file";
+const ORPHANS: &str = "kill -9 of create leaves an orphan cgroup that delete -f does not see";
+const RACES: &str = "races of verbs leave a frozen cgroup or block for more than 15 s";
+const CORRUPT: &str = "an unreadable state file is no reason to hide or keep containers";
 
 tests! {
     create_with_a_bad_mount_source_leaves_nothing,
@@ -260,7 +259,7 @@ fn ends_within(runtime: &Path, root: &Path, words: &[&str], limit: Duration) -> 
         .arg("--root")
         .arg(root)
         .args(words)
-        .stdin(Stdio::null())
+        .stdin(hull_integration::call::no_input())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut child = command.spawn().expect("spawn the runtime");

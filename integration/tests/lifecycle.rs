@@ -5,30 +5,30 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 
-const CRUN_TEXT: (&str, &str) = ("crun", "contract 3.3: the texts of runc are what callers match");
+const CRUN_TEXT: (&str, &str) = ("crun", "docs/errors.md: the words callers of runc look for");
 
 tests! {
     create_makes_a_container_that_waits_for_start,
     start_runs_the_process_of_a_created_container,
-    state_has_the_keys_of_the_contract_in_order.breaks_on(&[("crun", "contract 3.1: state is printed in runc's form")]),
+    state_has_the_keys_of_runc_in_order.breaks_on(&[("crun", "runc-state(8): the keys and their order")]),
     state_of_a_stopped_container_has_pid_0,
-    state_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
+    state_of_a_missing_container_fails.breaks_on(&[("crun", "docs/errors.md: `does not exist`")]),
     state_carries_the_annotations,
     state_has_no_annotations_key_when_there_are_none,
     delete_of_a_running_container_is_refused.breaks_on(&[CRUN_TEXT]),
     delete_force_ends_a_running_container,
     delete_force_of_a_missing_container_is_silent,
-    delete_of_a_missing_container_fails.breaks_on(&[("crun", "contract 2: `does not exist`")]),
+    delete_of_a_missing_container_fails.breaks_on(&[("crun", "docs/errors.md: `does not exist`")]),
     delete_of_a_created_container_ends_it,
     delete_removes_a_stopped_container,
     create_with_an_id_in_use_is_refused.breaks_on(&[CRUN_TEXT]),
-    ids_outside_the_alphabet_are_refused.breaks_on(&[("crun 1.8", "security 2b: accepts ids with newline, space, semicolon")]),
-    ids_of_every_allowed_character_work.breaks_on(&[("crun 1.8", "security 2b: .hid is stopped by the keyring call")]),
+    ids_outside_the_alphabet_are_refused.breaks_on(&[("crun 1.8", "runc's alphabet of ids; newline, space and semicolon are accepted")]),
+    ids_of_every_allowed_character_work.breaks_on(&[("crun 1.8", "runc's alphabet of ids; .hid fails with the keyring")]),
     start_of_a_running_container_is_refused.breaks_on(&[CRUN_TEXT]),
     start_of_a_stopped_container_is_refused.breaks_on(&[CRUN_TEXT]),
-    start_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
+    start_of_a_missing_container_fails.breaks_on(&[("crun", "docs/errors.md: `does not exist`")]),
     kill_of_a_stopped_container_says_not_running.breaks_on(&[CRUN_TEXT]),
-    kill_of_a_missing_container_says_does_not_exist.breaks_on(&[("crun", "contract 3.3: `container does not exist`")]),
+    kill_of_a_missing_container_says_does_not_exist.breaks_on(&[("crun", "docs/errors.md: `does not exist`")]),
     kill_all_of_a_stopped_container_is_no_error,
     kill_all_reaches_every_process,
     kill_without_a_signal_sends_term,
@@ -37,20 +37,20 @@ tests! {
     kill_ends_a_created_container,
     pid_file_has_no_newline,
     pid_file_is_not_made_when_create_fails,
-    create_with_detach_is_tolerated.breaks_on(&[("runc", "contract 6: go-runc can put --detach on create"), ("crun", "contract 6")]),
+    create_with_detach_is_tolerated.breaks_on(&[("runc", "go-runc can put --detach on create"), ("crun", "go-runc can put --detach on create")]),
     init_is_a_child_of_the_caller,
     bundle_defaults_to_the_working_directory,
     flags_of_callers_are_accepted,
     no_pivot_works,
-    config_names_another_file.breaks_on(&[("runc", "contract 2.2: --config is crun's")]),
-    delete_and_kill_by_pattern.breaks_on(&[("runc", "contract 2.2: --regex is crun's")]),
+    config_names_another_file.breaks_on(&[("runc", "--config is crun's")]),
+    delete_and_kill_by_pattern.breaks_on(&[("runc", "--regex is crun's")]),
     globals_may_stand_in_any_order,
     a_config_that_is_missing_fails,
     a_config_that_is_no_json_fails,
     a_missing_rootfs_fails,
     state_directory_is_private,
     run_deletes_the_container_at_its_end,
-    run_keep_leaves_a_stopped_container.breaks_on(&[("crun 1.8", "contract 2.2: run --keep")]),
+    run_keep_leaves_a_stopped_container.breaks_on(&[("crun 1.8", "runc-run(8): --keep")]),
     run_detach_returns_while_it_runs,
     run_forwards_a_signal_to_init,
 }
@@ -76,7 +76,7 @@ fn start_runs_the_process_of_a_created_container(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn state_has_the_keys_of_the_contract_in_order(lab: &Lab) -> TestResult {
+fn state_has_the_keys_of_runc_in_order(lab: &Lab) -> TestResult {
     let b = lab.bundle().set("/annotations", json!({"one": "1"}));
     lab.create(&b).ok();
     let text = lab.rt(&["state", &b.id]).ok().out();

@@ -4,19 +4,19 @@ use hull_integration::{Lab, TestResult, tests};
 use serde_json::{Value, json};
 
 tests! {
-    list_table_has_the_header_of_the_contract.breaks_on(&[("crun", "contract 3.1: list table")]),
+    list_table_has_the_header_of_runc.breaks_on(&[("crun", "runc-list(8): the columns")]),
     list_quiet_prints_ids_only,
-    list_json_is_one_line.breaks_on(&[("crun", "contract 3.1: list -f json is one line")]),
-    list_json_of_an_empty_root_is_null.breaks_on(&[("crun", "contract 3.1: null when empty")]),
-    list_of_a_missing_explicit_root_fails.breaks_on(&[("runc 1.1", "contract 3.1: a missing explicit root is an error"), ("crun", "contract 3.1: a missing explicit root is an error")]),
+    list_json_is_one_line.breaks_on(&[("crun", "runc prints the JSON list on one line")]),
+    list_json_of_an_empty_root_is_null.breaks_on(&[("crun", "runc prints null for an empty list")]),
+    list_of_a_missing_explicit_root_fails.breaks_on(&[("runc 1.1", "a root that is named and missing is an error"), ("crun", "a root that is named and missing is an error")]),
     list_refuses_an_unknown_format,
     list_shows_every_status,
     ps_json_is_an_array_of_host_pids,
-    ps_table_comes_from_the_host_ps.breaks_on(&[("crun", "contract 2.2: ps arguments go to the host's ps")]),
-    ps_of_a_missing_container_fails.breaks_on(&[("crun", "contract 3.3: `container does not exist`, rc 1")]),
+    ps_table_comes_from_the_host_ps.breaks_on(&[("crun", "runc-ps(8): arguments go to the host's ps")]),
+    ps_of_a_missing_container_fails.breaks_on(&[("crun", "docs/errors.md: `does not exist`, exit code 1")]),
 }
 
-fn list_table_has_the_header_of_the_contract(lab: &Lab) -> TestResult {
+fn list_table_has_the_header_of_runc(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
     let text = lab.rt(&["list"]).ok().out();

@@ -4,16 +4,16 @@ use hull_integration::{Lab, Stop, TestResult, tests};
 use serde_json::Value;
 use std::fs;
 
-const CRUN: (&str, &str) = ("crun 1.8", "contract 3.2: level, msg and an RFC 3339 time");
+const CRUN: (&str, &str) = ("crun 1.8", "docs/errors.md: level, msg and an RFC 3339 time");
 
 tests! {
     json_log_has_level_msg_and_time.breaks_on(&[CRUN]),
     json_log_is_appended,
     json_log_of_a_failed_create_ends_with_the_error,
-    json_log_has_one_object_when_a_warning_came_first.breaks_on(&[("runc", "contract 17: podman parses the log as exactly one object")]),
-    text_log_has_level_and_msg.breaks_on(&[("crun", "contract 3.2: time=\"..\" level=error msg=\"..\"")]),
+    json_log_has_one_object_when_a_warning_came_first.breaks_on(&[("runc", "docs/errors.md: one line; podman parses the log as one object")]),
+    text_log_has_level_and_msg.breaks_on(&[("crun", "runc's text log: time=\"..\" level=error msg=\"..\"")]),
     stderr_has_the_error_even_with_a_log,
-    stderr_without_a_log_has_level_and_msg.breaks_on(&[("crun", "contract 3.2: time=\"..\" level=error msg=\"..\"")]),
+    stderr_without_a_log_has_level_and_msg.breaks_on(&[("crun", "runc's text log: time=\"..\" level=error msg=\"..\"")]),
     an_unknown_log_format_is_refused,
     a_backtrace_variable_changes_nothing,
     success_logs_nothing,

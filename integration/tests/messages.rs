@@ -1,6 +1,6 @@
 //! hull's errors: the config field, a hint, and where in config.json the field stands.
 
-use hull_integration::{Bundle, Lab, TestResult, tests};
+use hull_integration::{Bundle, Lab, Stop, TestResult, tests};
 use serde_json::json;
 use std::fs;
 
@@ -19,6 +19,10 @@ tests! {
     a_cpuset_out_of_range_names_its_field.only("hull"),
     broken_json_names_line_and_column.only("hull"),
     json_log_carries_code_field_and_hint.only("hull"),
+    start_of_a_file_that_is_no_program_names_its_field.only("hull"),
+    start_with_a_failing_hook_names_its_field.only("hull"),
+    start_with_a_failing_poststart_hook_names_its_field.only("hull"),
+    start_of_a_changed_config_names_the_field_without_a_place.only("hull"),
     plan_prints_and_does_nothing.only("hull"),
     plan_of_a_bad_config_fails.only("hull"),
 }
@@ -56,11 +60,8 @@ fn error_names_the_field_the_hint_and_the_place(lab: &Lab) -> TestResult {
 fn place_points_at_the_value(lab: &Lab) -> TestResult {
     let b = lab.bundle().mount("bind", "/no/such/src", "/data", &["rbind"]);
     let text = lab.create(&b).rc(1).err();
-    let (file, line, column) = place(&text).ok_or(format!("no place: {text}"))?;
-    assert!(file.ends_with("config.json"), "{file}");
-    let config = fs::read_to_string(b.dir.join("config.json"))?;
-    let found = config.lines().nth(line - 1).and_then(|l| l.get(column - 1..)).unwrap_or_default();
-    assert!(found.starts_with("\"/no/such/src\""), "{line}:{column} is {found:?}");
+    let found = pointed_at(&b, &text)?;
+    assert!(found.starts_with("\"/no/such/src\""), "{found:?}");
     Ok(())
 }
 
@@ -146,6 +147,55 @@ fn json_log_carries_code_field_and_hint(lab: &Lab) -> TestResult {
         assert!(line[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {line}");
     }
     assert!(line["msg"].as_str().is_some_and(|m| m.contains("/no/such/src")), "{line}");
+    Ok(())
+}
+
+/// A container whose program the kernel refuses to execute, which is found out at start.
+fn created(lab: &Lab) -> Bundle {
+    let b = lab.bundle().file("/data", "no program", 0o755).args(&["/data"]);
+    lab.create(&b).ok();
+    b
+}
+
+/// What stands at the place that an error names.
+fn pointed_at(b: &Bundle, text: &str) -> Result<String, Stop> {
+    let (file, line, column) = place(text).ok_or(format!("no place: {text}"))?;
+    assert_eq!(file, b.dir.join("config.json").to_string_lossy());
+    let config = fs::read_to_string(file)?;
+    Ok(config.lines().nth(line - 1).and_then(|l| l.get(column - 1..)).unwrap_or_default().to_owned())
+}
+
+fn start_of_a_file_that_is_no_program_names_its_field(lab: &Lab) -> TestResult {
+    let b = created(lab);
+    let text = lab.start(&b.id).fails("error: process.args[0]: exec /data: exec format error").err();
+    assert!(text.contains("hint: "), "{text}");
+    assert_eq!(pointed_at(&b, &text)?, "\"/data\"");
+    Ok(())
+}
+
+fn start_with_a_failing_hook_names_its_field(lab: &Lab) -> TestResult {
+    let b = lab.bundle().push("/hooks/startContainer", json!({"path": "/bin/false"}));
+    lab.create(&b).ok();
+    let output =
+        lab.start(&b.id).fails("error: hooks.startContainer[0]: error running startContainer hook #0");
+    assert_eq!(pointed_at(&b, &output.err())?, "{");
+    Ok(())
+}
+
+/// A warning, which has no place.
+fn start_with_a_failing_poststart_hook_names_its_field(lab: &Lab) -> TestResult {
+    let b = lab.bundle().push("/hooks/poststart", json!({"path": "/no/such"}));
+    lab.create(&b).ok();
+    let output = lab.call_globals(&["--log-level", "warning"], &["start", &b.id]).go().ok();
+    assert!(output.err().contains("hooks.poststart[0]: error running poststart hook #0"), "{output}");
+    Ok(())
+}
+
+fn start_of_a_changed_config_names_the_field_without_a_place(lab: &Lab) -> TestResult {
+    let b = created(lab);
+    b.clone().args(&["/bin/true", "other"]).write();
+    let text = lab.start(&b.id).fails("error: process.args[0]: exec /data: exec format error").err();
+    assert!(place(&text).is_none(), "{text}");
     Ok(())
 }
 

@@ -10,10 +10,10 @@ tests! {
     network_namespace_is_joined_by_path,
     ipc_and_uts_namespaces_are_joined_by_path,
     pid_namespace_of_another_container_is_joined,
-    mount_namespace_is_required.breaks_on(&[("crun", "security 2a: no mount namespace is refused")]),
+    mount_namespace_is_required.breaks_on(&[("crun", "docs/differences.md: a config without a mount namespace is refused")]),
     a_namespace_path_that_is_missing_is_refused,
     an_unknown_namespace_is_refused,
-    a_duplicate_namespace_is_refused.breaks_on(&[("crun", "security 2a: duplicate namespace refused")]),
+    a_duplicate_namespace_is_refused.breaks_on(&[("crun", "config-linux.md#namespaces: a namespace named twice is an error")]),
     a_namespace_path_of_another_type_is_refused,
     loopback_is_up_in_a_new_network_namespace,
     cgroup_namespace_hides_the_path,
@@ -269,7 +269,7 @@ fn userns_with_a_user_of_its_own(lab: &Lab) -> TestResult {
 fn shared_pid_namespace_of_the_host_is_killed_with_the_container(lab: &Lab) -> TestResult {
     lab.breaks_on_v2(
         "runc 1.1",
-        "contract 29: leftovers of a container without an own pid namespace are killed",
+        "runtime.md#delete: processes of a container without a pid namespace of its own stay",
     )?;
     let b = lab.bundle().without_namespace("pid").sh("sleep 300 & echo up");
     let output = lab.up(&b);

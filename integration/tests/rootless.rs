@@ -1,14 +1,25 @@
 //! Callers that are not root: a user namespace that maps the caller, no cgroup rights.
 
-use hull_integration::{Bundle, Lab, Output, Stop, TestResult, tests};
+use hull_integration::console::Terminal;
+use hull_integration::{Bundle, Call, Lab, Output, Stop, TestResult, tests};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{chown, lchown};
+use std::time::Duration;
 
 tests! {
     a_user_runs_a_container,
     a_user_creates_starts_and_deletes_a_container,
-    a_user_with_limits_is_told_why_not.breaks_on(&[("crun", "contract 3.4: rootless needs no limits + no cgrouppath")]),
+    a_user_execs_in_the_namespaces_of_the_container,
+    exec_by_a_user_returns_the_exit_code,
+    exec_by_a_user_sets_env_cwd_and_user,
+    exec_by_a_user_has_the_oom_score.breaks_on(&[("crun 1.8", "config.md#linux-process: oomScoreAdj is of the process, and exec takes the container's")]),
+    exec_by_a_user_has_a_terminal,
+    exec_by_a_user_detached_writes_the_number_on_the_host,
+    exec_by_a_user_of_a_missing_program_is_255.breaks_on(&[("crun", "docs/errors.md: exec that could not run the program is 255")]),
+    exec_by_a_user_shows_the_container_nothing_of_the_host,
+    exec_by_a_user_before_start_says_why_not.only("hull"),
+    a_user_with_limits_is_told_why_not.breaks_on(&[("crun", "runc's words: rootless needs no limits + no cgrouppath")]),
 }
 
 const USER: u32 = 1000;
@@ -37,9 +48,24 @@ fn bundle(lab: &Lab) -> Result<Bundle, Stop> {
     Ok(b)
 }
 
-fn as_user(lab: &Lab, words: &[&str]) -> Result<Output, Stop> {
+/// The call is an ordinary user's.
+fn by_user(lab: &Lab, call: Call) -> Result<Call, Stop> {
     let probe = lab.probe()?;
-    Ok(lab.call(words).through(&[&probe.to_string_lossy(), "as", "1000", "1000"]).go())
+    Ok(call.through(&[&probe.to_string_lossy(), "as", "1000", "1000"]))
+}
+
+fn as_user(lab: &Lab, words: &[&str]) -> Result<Output, Stop> {
+    Ok(by_user(lab, lab.call(words))?.go())
+}
+
+/// A running container of the user.
+fn up(lab: &Lab, bundle: &Bundle) -> TestResult {
+    by_user(lab, lab.launch("run", bundle, &["--detach"]))?.go().ok();
+    Ok(())
+}
+
+fn exec(lab: &Lab, bundle: &Bundle, words: &[&str]) -> Result<Output, Stop> {
+    Ok(by_user(lab, lab.call(&["exec", &bundle.id]).args(words))?.go())
 }
 
 fn a_user_runs_a_container(lab: &Lab) -> TestResult {
@@ -60,6 +86,107 @@ fn a_user_creates_starts_and_deletes_a_container(lab: &Lab) -> TestResult {
     assert_eq!(as_user(lab, &["exec", &b.id, "/bin/hostname"])?.ok().text(), "box");
     as_user(lab, &["delete", "--force", &b.id])?.ok();
     assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+fn a_user_execs_in_the_namespaces_of_the_container(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    let script = "cd /proc/self/ns; for n in user pid ipc uts mnt cgroup; do readlink $n; done";
+    let seen = exec(lab, &b, &["/bin/sh", "-c", script])?.ok().text();
+    let pid = lab.pid(&b.id);
+    let link = |n| fs::read_link(format!("/proc/{pid}/ns/{n}")).map(|p| p.display().to_string());
+    let wanted: Result<Vec<String>, _> =
+        ["user", "pid", "ipc", "uts", "mnt", "cgroup"].into_iter().map(link).collect();
+    assert_eq!(seen.lines().collect::<Vec<_>>(), wanted?);
+    Ok(())
+}
+
+fn exec_by_a_user_returns_the_exit_code(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    exec(lab, &b, &["/bin/true"])?.ok();
+    exec(lab, &b, &["/bin/sh", "-c", "exit 7"])?.rc(7);
+    exec(lab, &b, &["/bin/sh", "-c", "kill -9 $$"])?.rc(128 + 9);
+    Ok(())
+}
+
+fn exec_by_a_user_sets_env_cwd_and_user(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    let call = |flags: &[&str]| {
+        let call = lab.call(&["exec"]).args(flags).args(&[&b.id, "/bin/sh", "-c"]);
+        Ok::<_, Stop>(by_user(lab, call.args(&["echo $A; pwd; id -u; id -g"]))?.go())
+    };
+    let output = call(&["--env", "A=b", "--cwd", "/tmp", "--user", "0:0"])?.ok();
+    assert_eq!(output.text().lines().collect::<Vec<_>>(), ["b", "/tmp", "0", "0"]);
+    // Not mapped.
+    let output = call(&["--user", "5"])?;
+    assert!(output.rc > 0, "{output}");
+    Ok(())
+}
+
+fn exec_by_a_user_has_the_oom_score(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits().set("/process/oomScoreAdj", json!(700));
+    up(lab, &b)?;
+    assert_eq!(exec(lab, &b, &["/bin/cat", "/proc/self/oom_score_adj"])?.ok().text(), "700");
+    Ok(())
+}
+
+fn exec_by_a_user_has_a_terminal(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    let (mut terminal, slave) = Terminal::open(24, 80)?;
+    let words = ["exec", "--tty", &b.id, "/bin/sh", "-c", "test -t 0 && test -t 2 && echo is-a-tty; exit 8"];
+    let running = by_user(lab, lab.call(&words))?.tty(lab, slave).spawn();
+    let seen = terminal.read_until("is-a-tty");
+    assert!(seen.contains("is-a-tty"), "{seen}");
+    running.wait_for(Duration::from_secs(10))?.rc(8);
+    Ok(())
+}
+
+fn exec_by_a_user_detached_writes_the_number_on_the_host(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    let file = b.dir.join("exec.pid");
+    let words = ["exec", "--detach", "--pid-file", &file.to_string_lossy(), &b.id, "/bin/sleep", "100"];
+    as_user(lab, &words)?.ok();
+    let command = format!("/proc/{}/cmdline", fs::read_to_string(&file)?);
+    lab.eventually("the program", || {
+        fs::read_to_string(&command).is_ok_and(|text| text == "/bin/sleep\x00100\x00")
+    });
+    Ok(())
+}
+
+fn exec_by_a_user_of_a_missing_program_is_255(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.waits();
+    up(lab, &b)?;
+    exec(lab, &b, &["nosuchprogram"])?.rc(255).fails("executable file not found in $PATH");
+    Ok(())
+}
+
+/// What joins is in the container before it is the program.
+fn exec_by_a_user_shows_the_container_nothing_of_the_host(lab: &Lab) -> TestResult {
+    let script =
+        "while :; do ls -l /proc/[0-9]*/fd /proc/[0-9]*/cwd 2>/dev/null | grep canary >> /found; done";
+    let b = bundle(lab)?.powerful().sh(script);
+    up(lab, &b)?;
+    let secret = b.dir.join("canary");
+    fs::create_dir(&secret)?;
+    for _ in 0..30 {
+        let call = by_user(lab, lab.call(&["exec", &b.id, "/bin/true"]))?.cwd(&secret);
+        call.redirect(lab, &format!("7<{}", secret.display())).go().ok();
+    }
+    assert_eq!(b.read("/found"), "");
+    Ok(())
+}
+
+/// Until it runs its program, init is hull's image of the host, which only root may look into.
+fn exec_by_a_user_before_start_says_why_not(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?;
+    by_user(lab, lab.launch("create", &b, &[]))?.go().ok();
+    exec(lab, &b, &["/bin/true"])?.rc(255).fails("join the container's user namespace");
+    as_user(lab, &["start", &b.id])?.ok();
     Ok(())
 }
 

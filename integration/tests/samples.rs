@@ -16,8 +16,8 @@ tests! {
     sample_containerd_sandbox_runs,
     sample_crio_container_runs,
     samples_can_be_planned_as_they_are.only("hull"),
-    samples_of_the_shared_folder_can_be_planned.only("hull"),
-    samples_of_the_shared_folder_run.limit_s(600),
+    samples_of_a_folder_can_be_planned.only("hull"),
+    samples_of_a_folder_run.limit_s(600),
 }
 
 const EMBEDDED: [(&str, &str); 8] = [
@@ -89,18 +89,14 @@ fn plan(lab: &Lab, name: &str, text: &str) -> TestResult {
     Ok(())
 }
 
-/// The shared folder, from HULL_CONFIGS or beside the repository.
+/// The folder HULL_CONFIGS names, seen from where the tests were started.
 fn folder() -> Result<Vec<(String, String)>, Stop> {
-    let named = std::env::var_os("HULL_CONFIGS").map(PathBuf::from);
-    let dir = named.unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default())
-            .join("../shared/reference/configs")
-    });
-    let Ok(entries) = fs::read_dir(&dir) else {
+    let Some(named) = std::env::var_os("HULL_CONFIGS") else {
         return skip("no folder of sample configs (HULL_CONFIGS)");
     };
+    let dir = PathBuf::from(std::env::var_os("HULL_START_DIR").unwrap_or_default()).join(named);
     let mut found = Vec::new();
-    for entry in entries.flatten() {
+    for entry in fs::read_dir(&dir)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".json") && !name.ends_with("process.json") {
             found.push((name, fs::read_to_string(entry.path())?));
@@ -110,14 +106,14 @@ fn folder() -> Result<Vec<(String, String)>, Stop> {
     Ok(found)
 }
 
-fn samples_of_the_shared_folder_can_be_planned(lab: &Lab) -> TestResult {
+fn samples_of_a_folder_can_be_planned(lab: &Lab) -> TestResult {
     for (name, text) in folder()? {
         plan(lab, &name, &text)?;
     }
     Ok(())
 }
 
-fn samples_of_the_shared_folder_run(lab: &Lab) -> TestResult {
+fn samples_of_a_folder_run(lab: &Lab) -> TestResult {
     let mut beyond = Vec::new();
     let all = folder()?;
     let mut bad = Vec::new();

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 tests! {
-    console_socket_gets_the_terminal_before_create_returns.breaks_on(&[("crun 1.8", "contract 7.2: the pty's name as payload")]),
+    console_socket_gets_the_terminal_before_create_returns.breaks_on(&[("crun 1.8", "runc sends a name beside the pty, which callers read")]),
     console_size_is_applied,
     create_with_a_terminal_needs_a_console_socket,
-    a_console_socket_without_a_terminal_is_refused.breaks_on(&[("crun", "contract 7.2: both wrong combinations are errors")]),
+    a_console_socket_without_a_terminal_is_refused.breaks_on(&[("crun", "runc-create(8): --console-socket needs a terminal, and a terminal needs it")]),
     a_console_socket_nobody_listens_on_fails,
     run_in_the_foreground_uses_the_callers_terminal,
     run_in_the_foreground_takes_the_size_of_the_terminal.breaks_on(&[("crun 1.8", "the pty of the container is not its controlling terminal for stty")]),

@@ -9,13 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 tests! {
     spec_writes_the_template_scripts_rely_on,
     spec_refuses_to_overwrite,
-    spec_is_indented_by_tabs.breaks_on(&[("crun", "contract 3.1: tab indent")]),
+    spec_is_indented_by_tabs.breaks_on(&[("crun", "runc prints config.json indented by tabs")]),
     spec_bundle_names_the_directory,
     spec_rootless_maps_the_caller.breaks_on(&[("crun", "runc's rootless template")]),
     spec_of_the_runtime_can_be_run,
-    features_is_json_and_nothing_else.breaks_on(&[("crun 1.8", "contract 2.1: features came with crun 1.8.6")]),
-    features_answers_what_the_kubelet_asks.breaks_on(&[("crun 1.8", "contract 2.1: features came with crun 1.8.6"), ("runc 1.1", "contract 24: idmap is newer than 1.1")]),
-    version_has_the_form_of_the_contract,
+    features_is_json_and_nothing_else.breaks_on(&[("crun 1.8", "features.md came with crun 1.8.6")]),
+    features_answers_what_the_kubelet_asks.breaks_on(&[("crun 1.8", "features.md came with crun 1.8.6"), ("runc 1.1", "features-linux.md: mountExtensions is newer than 1.1")]),
+    version_has_the_form_of_runc,
     help_is_no_error,
     rootless_option_is_accepted,
     systemd_cgroup_option_is_accepted_by_every_verb,
@@ -131,7 +131,7 @@ fn features_answers_what_the_kubelet_asks(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn version_has_the_form_of_the_contract(lab: &Lab) -> TestResult {
+fn version_has_the_form_of_runc(lab: &Lab) -> TestResult {
     let text = lab.bare(&["--version"]).go().ok().out();
     let first: Vec<&str> = text.lines().next().unwrap_or_default().split(' ').collect();
     assert_eq!(first[..2], [lab.runtime.kind.as_str(), "version"], "{text}");

@@ -64,11 +64,22 @@ fn planned(name: &str, resources: &str) -> (CgroupFacts, Result<CgroupPlan, hull
 }
 
 impl Bed {
-    fn new(name: &str, resources: &str) -> Self {
+    /// A cgroup with these limits; `None`, and the reason printed, where this host cannot have one.
+    fn new(name: &str, resources: &str) -> Option<Self> {
+        if not_root() {
+            return None;
+        }
         let (facts, plan) = planned(name, resources);
-        let plan = plan.unwrap();
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                assert!(error.message.contains("container could not join or create cgroup"), "{error}");
+                skip(&error.to_string());
+                return None;
+            }
+        };
         let cgroup = Cgroup::create(&plan).unwrap();
-        Self { facts, plan, cgroup, children: Vec::new() }
+        Some(Self { facts, plan, cgroup, children: Vec::new() })
     }
 
     fn sleeper(&mut self) -> i32 {
@@ -133,25 +144,13 @@ fn facts_agree_with_the_mounts() {
 
 #[test]
 fn limits_reach_the_files_and_everything_is_removed() {
-    if not_root() {
-        return;
-    }
-    let (facts, plan) = planned(
+    let Some(bed) = Bed::new(
         "limits",
         r#"{"memory": {"limit": 33554432, "swap": 67108864}, "pids": {"limit": 0},
             "cpu": {"shares": 512, "quota": 50000, "period": 100000}}"#,
-    );
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(error) => {
-            skip("a controller is missing");
-            let text = error.message;
-            assert!(text.contains("limit: container could not join or create cgroup"), "{text}");
-            return;
-        }
+    ) else {
+        return;
     };
-    let cgroup = Cgroup::create(&plan).unwrap();
-    let bed = Bed { facts, plan, cgroup, children: vec![] };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
     let (pids, memory) = if bed.unified() {
         (bed.read("pids", "pids.max"), bed.read("memory", "memory.max"))
@@ -204,16 +203,7 @@ fn raising_and_lowering_memory_finds_the_order() {
 
 #[test]
 fn limit_below_usage_says_how_much_is_used() {
-    if not_root() {
-        return;
-    }
-    let (facts, plan) = planned("usage", r#"{"memory": {"limit": 67108864}}"#);
-    let Ok(plan) = plan else {
-        skip("no memory controller");
-        return;
-    };
-    let cgroup = Cgroup::create(&plan).unwrap();
-    let mut bed = Bed { facts, plan, cgroup, children: vec![] };
+    let Some(mut bed) = Bed::new("usage", r#"{"memory": {"limit": 67108864}}"#) else { return };
     if bed.unified() {
         skip("v2 kills in place of refusing");
         return;
@@ -233,10 +223,7 @@ fn limit_below_usage_says_how_much_is_used() {
 
 #[test]
 fn child_enters_by_clone_and_tasks() {
-    if not_root() {
-        return;
-    }
-    let bed = Bed::new("enter", "{}");
+    let Some(bed) = Bed::new("enter", "{}") else { return };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
     let tasks = bed.cgroup.join_fds().unwrap();
     let start = Instant::now();
@@ -272,10 +259,7 @@ fn child_enters_by_clone_and_tasks() {
 
 #[test]
 fn cgroup_in_use_is_refused() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("used", "{}");
+    let Some(mut bed) = Bed::new("used", "{}") else { return };
     bed.sleeper();
     let error = Cgroup::create(&bed.plan).unwrap_err();
     assert!(error.message.contains("container's cgroup is not empty"), "{error}");
@@ -283,10 +267,7 @@ fn cgroup_in_use_is_refused() {
 
 #[test]
 fn frozen_cgroup_is_refused() {
-    if not_root() {
-        return;
-    }
-    let bed = Bed::new("frozen", "{}");
+    let Some(bed) = Bed::new("frozen", "{}") else { return };
     bed.cgroup.freeze().unwrap();
     let error = Cgroup::create(&bed.plan).unwrap_err();
     assert!(error.message.contains("container's cgroup unexpectedly frozen"), "{error}");
@@ -295,10 +276,7 @@ fn frozen_cgroup_is_refused() {
 
 #[test]
 fn failed_create_leaves_nothing_it_made() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("undo", "{}");
+    let Some(mut bed) = Bed::new("undo", "{}") else { return };
     bed.sleeper();
     let (_, plan) = planned("undo/below/it", "{}");
     let mut plan = plan.unwrap();
@@ -313,10 +291,7 @@ fn failed_create_leaves_nothing_it_made() {
 
 #[test]
 fn freeze_stops_and_thaw_lets_run() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("freeze", "{}");
+    let Some(mut bed) = Bed::new("freeze", "{}") else { return };
     let pid = bed.sleeper();
     let start = Instant::now();
     bed.cgroup.freeze().unwrap();
@@ -329,10 +304,7 @@ fn freeze_stops_and_thaw_lets_run() {
 
 #[test]
 fn kill_reaches_frozen_processes_and_sub_cgroups() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("kill", "{}");
+    let Some(mut bed) = Bed::new("kill", "{}") else { return };
     for _ in 0..3 {
         bed.sleeper();
     }
@@ -364,10 +336,7 @@ fn kill_reaches_frozen_processes_and_sub_cgroups() {
 
 #[test]
 fn delete_names_who_is_still_there() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("busy", "{}");
+    let Some(mut bed) = Bed::new("busy", "{}") else { return };
     let pid = bed.sleeper();
     let start = Instant::now();
     let error = bed.cgroup.delete().unwrap_err();
@@ -378,10 +347,7 @@ fn delete_names_who_is_still_there() {
 
 #[test]
 fn saved_cgroup_is_reopened() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("saved", "{}");
+    let Some(mut bed) = Bed::new("saved", "{}") else { return };
     let pid = bed.sleeper();
     let text = serde_json::to_string(&bed.cgroup.saved()).unwrap();
     println!("{} bytes", text.len());
@@ -397,10 +363,7 @@ fn saved_cgroup_is_reopened() {
 
 #[test]
 fn init_that_moved_below_is_followed() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("moved", "{}");
+    let Some(mut bed) = Bed::new("moved", "{}") else { return };
     if !bed.unified() {
         skip("only v2 keeps processes out of inner cgroups");
         return;
@@ -415,10 +378,7 @@ fn init_that_moved_below_is_followed() {
 
 #[test]
 fn unknown_controller_and_bad_path_of_a_sub_cgroup_are_refused() {
-    if not_root() {
-        return;
-    }
-    let bed = Bed::new("sub", "{}");
+    let Some(bed) = Bed::new("sub", "{}") else { return };
     let error = bed.cgroup.sub(&[SubCgroup::parse("pets:x")]).unwrap_err();
     assert!(error.message.starts_with("unknown controller pets"), "{error}");
     let error = bed.cgroup.sub(&[SubCgroup::parse("../x")]).unwrap_err();
@@ -456,10 +416,7 @@ fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
 
 #[test]
 fn fork_bomb_is_killed() {
-    if not_root() {
-        return;
-    }
-    let mut bed = Bed::new("bomb", "{}");
+    let Some(mut bed) = Bed::new("bomb", "{}") else { return };
     let join: String = bed
         .plan
         .dirs
@@ -481,16 +438,7 @@ fn fork_bomb_is_killed() {
 
 #[test]
 fn out_of_memory_is_counted() {
-    if not_root() {
-        return;
-    }
-    let (facts, plan) = planned("oom", r#"{"memory": {"limit": 8388608, "swap": 8388608}}"#);
-    let Ok(plan) = plan else {
-        skip("no memory controller");
-        return;
-    };
-    let cgroup = Cgroup::create(&plan).unwrap();
-    let bed = Bed { facts, plan, cgroup, children: vec![] };
+    let Some(bed) = Bed::new("oom", r#"{"memory": {"limit": 8388608, "swap": 8388608}}"#) else { return };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
     bed.cgroup.apply(&bed.plan, When::AfterSetup).unwrap();
     assert_eq!(bed.cgroup.oom_kill_count(), Some(0));
@@ -503,16 +451,9 @@ fn out_of_memory_is_counted() {
 
 #[test]
 fn huge_page_limit_works_where_the_controller_is() {
-    if not_root() {
-        return;
-    }
-    let (facts, plan) = planned("huge", r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#);
-    let Ok(plan) = plan else {
-        skip("no hugetlb controller");
+    let Some(bed) = Bed::new("huge", r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#) else {
         return;
     };
-    let cgroup = Cgroup::create(&plan).unwrap();
-    let bed = Bed { facts, plan, cgroup, children: vec![] };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
     let dir = &bed.plan.dirs[bed.plan.writes.iter().find(|w| w.controller == "hugetlb").unwrap().dir];
     let dir = dir.mount.join(&dir.path);
@@ -546,10 +487,7 @@ fn threaded_parent_is_refused_for_domain_controllers() {
 #[test]
 fn delegated_cgroup_belongs_to_its_user() {
     use std::os::unix::fs::MetadataExt;
-    if not_root() {
-        return;
-    }
-    let bed = Bed::new("owner", "{}");
+    let Some(bed) = Bed::new("owner", "{}") else { return };
     if !bed.unified() {
         skip("only v2 is delegated");
         return;
@@ -593,14 +531,13 @@ fn can_open(bed: &Bed, device: &str) -> bool {
 
 #[test]
 fn devices_follow_the_rules() {
-    if not_root() {
-        return;
-    }
-    let bed = Bed::new(
+    let Some(bed) = Bed::new(
         "devices",
         r#"{"devices": [{"allow": false, "access": "rwm"},
                         {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "w"}]}"#,
-    );
+    ) else {
+        return;
+    };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
     print!("{}", bed.plan);
     assert!(can_open(&bed, "/dev/null") && can_open(&bed, "/dev/urandom"));

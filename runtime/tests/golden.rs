@@ -83,3 +83,28 @@ fn plans_for_a_v2_host_are_the_golden_ones() {
 fn plans_for_a_hybrid_host_without_cap_sys_resource_are_the_golden_ones() {
     compare("hybrid", &hybrid());
 }
+
+/// Whom the cgroup is given to when podman's view of it is writable and in a namespace of its own.
+fn owner(facts: &Facts, uid: u32) -> Option<u32> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs/podman-4.3-idmap.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    config["process"]["user"]["uid"] = uid.into();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "cgroup"}));
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/sys/fs/cgroup" {
+            mount["options"] = serde_json::json!(["rw"]);
+        }
+    }
+    let loaded = hull::spec::parse(serde_json::to_vec(&config).unwrap(), "config.json").unwrap();
+    let plan = plan::create(&loaded.spec, facts, &Request::default()).unwrap();
+    plan.cgroup.owner.map(|owner| owner.uid)
+}
+
+#[test]
+fn a_writable_cgroup_is_given_to_the_user_on_the_host() {
+    assert_eq!(owner(&unified(), 0), Some(100_000));
+    assert_eq!(owner(&unified(), 999), Some(100_999));
+    assert_eq!(owner(&unified(), 1000), None, "not mapped");
+    assert_eq!(owner(&Facts { euid: 1000, ..unified() }, 0), None, "not ours to give");
+    assert_eq!(owner(&hybrid(), 0), None, "v1 cannot be given safely");
+}

@@ -1,5 +1,5 @@
-//! What real engines write must load and pass: the fixtures beside this file, and the whole collection where it is
-//! at hand. It runs no container. `cargo test` calls it.
+//! What real engines write must load and pass: the fixtures beside this file, and those of the folder
+//! HULL_CONFIGS. It runs no container. `cargo test` calls it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -47,18 +47,13 @@ fn configs_of_docker_podman_and_crio_load_and_pass_without_a_warning() {
 }
 
 #[test]
-fn the_collection_of_engine_configs_loads_and_passes() {
-    let folders = ["../../shared/reference/configs"];
-    let folder = folders
-        .iter()
-        .map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
-        .find(|folder| folder.is_dir());
-    let Some(folder) = folder else {
-        println!("skipped: the collection of engine configs is not here");
+fn configs_of_a_folder_load_and_pass() {
+    let Some(folder) = std::env::var_os("HULL_CONFIGS") else {
+        println!("skipped: HULL_CONFIGS names no folder of configs");
         return;
     };
-    let files = configs(&folder);
-    assert!(files.len() > 30, "{}", folder.display());
+    let files = configs(Path::new(&folder));
+    assert!(!files.is_empty(), "{}", Path::new(&folder).display());
     for file in files {
         for warning in load_and_check(&file) {
             println!("warning: {warning}");

@@ -3,12 +3,13 @@
 
 use super::place::{docker, podman, search_path};
 use super::{IMAGE, docker_client};
+use crate::call::no_input;
 use crate::lab::which;
 use crate::{Call, Lab, Output, Stop, TestResult, skip};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// The client of an engine.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ pub(crate) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, St
         command
             .args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"])
             .env("PATH", search_path(dir))
-            .stdin(Stdio::null());
+            .stdin(no_input());
         let runtime = std::env::var_os("HULL_LAB_RUNTIME").unwrap_or_default();
         command.args(podman(dir, Path::new(&runtime)));
         command

@@ -2,6 +2,7 @@
 //! never touches the host, whose mounts, network and processes it cannot see. Called by `main` only.
 
 use super::{Engine, IMAGE, INIT, RUNTIME_NAME, docker_client};
+use crate::call::no_input;
 use crate::sys::Pidfd;
 use crate::{Stop, View, view};
 use nix::mount::{MsFlags, mount};
@@ -9,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -108,6 +110,7 @@ fn furnish(words: &Words) -> Result<(), Stop> {
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
     view::enter(words.view)?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    own_null("/run/null")?;
     // As systemd leaves it; engines that bind with rslave insist.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
     let busybox = words.shared.join("busybox");
@@ -127,6 +130,13 @@ fn furnish(words: &Words) -> Result<(), Stop> {
         remap_ids(&words.dir)?;
     }
     Ok(())
+}
+
+/// A /dev/null of this place: engines pass it on as stdin, and crun 1.8 gives that to the container's user.
+fn own_null(node: &str) -> Result<(), Stop> {
+    mknod(node, SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666))?;
+    Ok(mount(Some(node), "/dev/null", None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// The image as a tar file.
@@ -198,7 +208,7 @@ impl Daemon {
         let child = Command::new(&self.argv[0])
             .args(&self.argv[1..])
             .env("PATH", &self.path)
-            .stdin(Stdio::null())
+            .stdin(no_input())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -280,7 +290,7 @@ pub(super) fn podman(dir: &Path, runtime: &Path) -> Vec<OsString> {
 pub(super) fn docker(dir: &Path) -> Command {
     let mut command = Command::new(docker_client());
     command.arg("-H").arg(format!("unix://{}", dir.join("docker.sock").display()));
-    command.env("DOCKER_CONFIG", dir.join("client")).stdin(Stdio::null());
+    command.env("DOCKER_CONFIG", dir.join("client")).stdin(no_input());
     command
 }
 
@@ -299,7 +309,7 @@ fn await_api(dir: &Path) -> Result<(), Stop> {
 }
 
 fn succeeds(command: &mut Command) -> Result<(), Stop> {
-    let output = command.stdin(Stdio::null()).output()?;
+    let output = command.stdin(no_input()).output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -35,6 +35,7 @@ fn description(verb: &str) -> &'static [&'static str] {
              system call filter. The process is the container's own (user, capabilities, environment) with \
              the changes the options ask for, or the one in the file given with --process.",
             "A container that is paused is refused, unless --ignore-paused is given.",
+            "An ordinary user may run processes in the containers they made themselves, once these are started.",
         ],
         "state" => &[
             "The status is creating, created, running, paused or stopped. It is found out at every call and \

@@ -35,6 +35,12 @@ impl Cgroup {
                 }
             }
         }
+        if let Some(owner) = &plan.owner
+            && let Err(error) = cgroup.delegate(owner.uid)
+        {
+            cgroup.undo();
+            return Err(error.field(owner.field.clone()));
+        }
         Ok(cgroup)
     }
 

@@ -1,5 +1,6 @@
 //! From a bundle on disk to a plan: the part that `create`, `run` and `plan` share.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use hull_sys::open::{self, How};
@@ -12,6 +13,7 @@ use crate::host::{self, Facts};
 use crate::launch::notify;
 use crate::plan::{self, Plan, Request};
 use crate::spec::{self, ContainerId, Loaded, Source};
+use crate::state::Record;
 
 /// The flags that say which bundle.
 pub(super) const BUNDLE: Flag =
@@ -90,6 +92,20 @@ fn load(bundle: &str, config: Option<&str>) -> Result<Loaded> {
             .hint("a bundle is a directory with a config.json; `hull spec` writes a first one")
     })?;
     spec::load(file.into(), &name)
+}
+
+/// Says where the field of an error stands in the config the container was made from. One that has changed
+/// since, or is gone, says nothing.
+pub(super) fn point_into(record: &Record, error: Error) -> Error {
+    let unchanged = || {
+        let now = std::fs::metadata(&record.config).ok().filter(std::fs::Metadata::is_file)?;
+        let is_same = (now.ctime(), now.ctime_nsec()) <= (record.created.0, record.created.1.into());
+        is_same.then(|| load(&record.bundle, Some(&record.config)).ok()).flatten()
+    };
+    match error.field.as_ref().and_then(|_field| unchanged()) {
+        Some(Loaded { source, .. }) => source.point(error),
+        None => error,
+    }
 }
 
 /// An absolute path without links in its last part resolved: what the state shows.

@@ -188,6 +188,9 @@ fn intent(planned: &Planned) -> Record {
         phase: Phase::Creating,
         oci_version: spec.version().clone(),
         bundle: planned.request.bundle.clone(),
+        config: std::path::absolute(planned.source.file())
+            .map(|path| path.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         rootfs: planned.plan.rootfs.path.to_string(),
         created: (created.secs, created.nanos),
         annotations: spec

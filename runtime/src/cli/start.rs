@@ -2,8 +2,8 @@
 
 use hull_sys::Errno;
 
-use super::Global;
 use super::flags::{Flag, Parsed, Verb};
+use super::{Global, bundle};
 use crate::error::{Error, Field, Result, Warning};
 use crate::launch::channel::{Channel, Message, Report, Stage};
 use crate::launch::notify::Notify;
@@ -49,7 +49,8 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let channel = Channel::from_socket(socket);
     let notify = Notify::new(&state.dir().path())?;
     channel.send(Message::Start).map_err(|errno| internal("talk to the container's init", errno))?;
-    await_program(&channel, |found| sentence(found, &record, state.dir()))?;
+    await_program(&channel, |found| sentence(found, &record, state.dir()))
+        .map_err(|error| bundle::point_into(&record, error))?;
     let warnings = poststart(&state, &record);
     global.log.warnings(&warnings);
     if let (Some(notify), Some(init)) = (notify, record.init) {
@@ -103,15 +104,13 @@ pub(super) fn run_late_hooks(
 /// what the program was.
 fn sentence(found: Report, record: &Record, dir: &StateDir) -> Error {
     let why = report::words(Errno::from_raw(found.failure.errno));
-    let program = &record.program;
-    if found.stage == Stage::Execute {
-        return report::execute_error_of(program, found.failure.errno);
-    }
     if found.stage == Stage::StartContainer {
         let index = usize::from(found.step);
         return report::hook_words("startContainer", index, "", found.failure, "")
             .field(Field::item("hooks.startContainer", index));
     }
-    let stage = found.stage;
-    Error::new("start", format!("start container {}: {stage:?}: {why}", dir.id()))
+    report::late_sentence(found, &record.program).unwrap_or_else(|| {
+        let stage = found.stage;
+        Error::new("start", format!("start container {}: {stage:?}: {why}", dir.id()))
+    })
 }

@@ -9,6 +9,7 @@
 //! | child | `Ready` | `Saved` or `Start` | everything but the program's start is done; the state is saved |
 //! | start | `Start` | `Executing` | (on the start socket) the container is no longer "created" |
 //! | child | `Executing` | end of channel | nothing but `execve` is left; the end without a report is success |
+//! | stage of exec | `Made` | `Mapped`, to the child | the child exists and has the stage's end of the channel; the stage exits |
 //! | child | `Report` | none | the step that failed; the child exits |
 //!
 //! The end of the channel before `Executing` means that the other side is gone: the child exits, the parent
@@ -16,6 +17,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hull_sys::process::Pid;
 use hull_sys::{Errno, Result, socket};
 
 use crate::apply::{Call, Failure};
@@ -183,6 +185,8 @@ pub enum Message {
     Start,
     /// Only `execve` is left.
     Executing,
+    /// A stage has made the child: its number, as both sides see it.
+    Made(Pid),
     /// A step failed.
     Report(Report),
 }
@@ -203,7 +207,11 @@ impl Message {
             Self::Start => 7,
             Self::Executing => 8,
             Self::Report(_) => 9,
+            Self::Made(_) => 10,
         };
+        if let Self::Made(pid) = self {
+            bytes[8..12].copy_from_slice(&pid.to_ne_bytes());
+        }
         if let Self::Report(report) = self {
             bytes[1] = report.stage as u8;
             bytes[2] = report.failure.call as u8;
@@ -215,6 +223,7 @@ impl Message {
     }
 
     fn decode(bytes: [u8; LENGTH]) -> Option<Self> {
+        let number = i32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         Some(match bytes[0] {
             1 => Self::NeedMaps,
             2 => Self::Mapped,
@@ -227,12 +236,9 @@ impl Message {
             9 => Self::Report(Report {
                 stage: Stage::from_number(bytes[1]),
                 step: u16::from_ne_bytes([bytes[4], bytes[5]]),
-                failure: Failure {
-                    call: Call::from_number(bytes[2]),
-                    detail: bytes[3],
-                    errno: i32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
-                },
+                failure: Failure { call: Call::from_number(bytes[2]), detail: bytes[3], errno: number },
             }),
+            10 => Self::Made(number),
             _ => return None,
         })
     }
@@ -301,12 +307,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_arrives_as_it_was_sent() {
+    fn numbers_arrive_as_they_were_sent() {
         let (one, other) = Channel::pair().unwrap();
         let failure = Failure { call: Call::Attach, detail: 3, errno: libc::EPERM };
         let report = Message::Report(Report { stage: Stage::Personality, step: 517, failure });
         one.send(report).unwrap();
         assert_eq!(other.receive(), Ok(Some(report)));
+        one.send(Message::Made(4_194_304)).unwrap();
+        assert_eq!(other.receive(), Ok(Some(Message::Made(4_194_304))));
         drop(one);
         assert_eq!(other.receive(), Ok(None));
     }

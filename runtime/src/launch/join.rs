@@ -1,5 +1,6 @@
 //! The launch of one more process in a container (`exec`): the same parent's and child's halves as a
-//! container's own, without file systems and hooks. Called by `cli::exec`.
+//! container's own, without file systems and hooks. An ordinary user has rights in the container's user
+//! namespace only: there the clone is a stage, which joins that and makes the process. Called by `cli::exec`.
 
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -22,6 +23,7 @@ use crate::apply::fs::Pty;
 use crate::apply::process::{self, Proc};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::plan::caps::SYS_ADMIN;
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
 
@@ -71,6 +73,19 @@ pub struct Joined {
 const NEW_PID: u64 = libc::CLONE_NEWPID as u64;
 const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
 
+/// Steps of [`Stage::Join`]: the stage's namespaces, and those of the process itself.
+const OF_STAGE: usize = 1;
+const OF_PROCESS: usize = 0;
+
+impl Join<'_> {
+    /// Whether a stage must join the user namespace: we may not join the others from here.
+    fn is_staged(&self) -> bool {
+        // Without an answer the attempt tells.
+        let may = || cred::caps().map_or(true, |caps| caps.effective >> SYS_ADMIN & 1 == 1);
+        self.namespaces & NEW_USER != 0 && !may()
+    }
+}
+
 /// Makes the process and sets it up, up to its last steps.
 ///
 /// # Errors
@@ -82,15 +97,10 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         // What is in the container must not find us traceable (CVE-2016-9962).
         sys::set_dumpable(false).map_err(|errno| internal("become untraceable", errno))?;
     }
-    if request.namespaces & NEW_PID != 0 {
+    let staged = request.is_staged();
+    if request.namespaces & NEW_PID != 0 && !staged {
         // Of our pid namespaces only that of our children can change, and it is this one child's.
-        namespace::enter(request.init, NEW_PID).map_err(|errno| match errno {
-            Errno::EPERM if cred::euid() != 0 => Error::new(
-                "not-yet-supported",
-                "exec by an ordinary user is not yet supported by this version of hull",
-            ),
-            other => no_entry(other, "pid"),
-        })?;
+        namespace::enter(request.init, NEW_PID).map_err(|errno| no_entry(errno, "pid"))?;
     }
     let (child, attach) = match clone_into(request.cgroup) {
         Ok(forked) => (forked, false),
@@ -107,11 +117,11 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         Err(errno) => return Err(internal("make a process", errno)),
     };
     match child {
-        Forked::Child => run(&request, &theirs, &tasks),
+        Forked::Child => run(&request, staged, &theirs, &tasks),
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
-            let joined = Joined { pid, pidfd, channel: ours, started: request.goes_on };
-            match joined.serve(&request, attach) {
+            let mut joined = Joined { pid, pidfd, channel: ours, started: false };
+            match joined.serve(&request, attach, staged) {
                 Ok(()) => Ok(joined),
                 Err(error) => {
                     joined.end();
@@ -126,6 +136,11 @@ fn clone_into(cgroup: &Cgroup) -> hull_sys::Result<Forked> {
     sys::clone(Clone { into_cgroup: cgroup.clone_into(), ..Clone::default() })
 }
 
+fn gone() -> Error {
+    Error::new("exec-gone", "the process died before it ran the program")
+        .hint("the container was killed meanwhile, or a limit of its cgroup is reached")
+}
+
 fn no_entry(errno: Errno, what: &str) -> Error {
     let why = report::words(errno);
     Error::new("namespace-join", format!("join the container's {what} namespace: {why}"))
@@ -133,7 +148,7 @@ fn no_entry(errno: Errno, what: &str) -> Error {
 }
 
 impl Joined {
-    fn serve(&self, request: &Join<'_>, attach: bool) -> Result<()> {
+    fn serve(&mut self, request: &Join<'_>, attach: bool, staged: bool) -> Result<()> {
         if attach {
             request.cgroup.attach(self.pid)?;
         }
@@ -142,33 +157,66 @@ impl Joined {
         }
         // Now it may go on into the container's namespaces.
         let _gone = self.channel.send(Message::Mapped).is_ok();
-        (request.announce)(self.pid, self.pidfd.as_fd())?;
-        if self.started {
-            let _gone = self.channel.send(Message::Start).is_ok();
+        if !staged {
+            self.announce(request)?;
         }
-        while !self.has_something_to_say() {
-            if request.cgroup.is_frozen()? && !request.waits_when_paused {
-                return Err(Error::new(
-                    "container-paused",
-                    "cannot exec in a paused container: it was paused just now",
-                ));
+        loop {
+            self.await_word(request)?;
+            match self.channel.receive() {
+                Ok(Some(Message::Made(pid))) => self.replace_stage(pid, request)?,
+                Ok(Some(Message::Ready)) => return Ok(()),
+                Ok(Some(Message::Report(found))) => return Err(sentence(found, request)),
+                Ok(_) => return Err(gone()),
+                Err(errno) => return Err(internal("listen to the process", errno)),
             }
-        }
-        match self.channel.receive() {
-            Ok(Some(Message::Ready)) => Ok(()),
-            Ok(Some(Message::Report(found))) => Err(sentence(found, request)),
-            Ok(_) => Err(Error::new("exec-gone", "the process died before it ran the program")
-                .hint("the container was killed meanwhile, or a limit of its cgroup is reached")),
-            Err(errno) => Err(internal("listen to the process", errno)),
         }
     }
 
-    /// Waits a moment for the process: one in a frozen cgroup says nothing.
-    fn has_something_to_say(&self) -> bool {
+    /// The stage ends, and the process it made is the one to serve.
+    fn replace_stage(&mut self, pid: Pid, request: &Join<'_>) -> Result<()> {
+        let failed = |errno| internal("watch the process", errno);
+        // It is our child, and so keeps its number until we reap it.
+        let process = pidfd::open(pid).map_err(failed)?;
+        let stage = std::mem::replace(&mut self.pidfd, process);
+        self.pid = pid;
+        sys::wait(stage.as_fd(), true).map_err(failed)?;
+        // A process that is gone is found by receiving.
+        let _gone = self.channel.send(Message::Mapped).is_ok();
+        self.announce(request)
+    }
+
+    /// Tells the caller which process it is, and lets it go on where nothing else must come first.
+    fn announce(&mut self, request: &Join<'_>) -> Result<()> {
+        (request.announce)(self.pid, self.pidfd.as_fd())?;
+        self.started = request.goes_on;
+        if self.started {
+            // As above.
+            let _gone = self.channel.send(Message::Start).is_ok();
+        }
+        Ok(())
+    }
+
+    /// Waits for the process to say something. One in a frozen cgroup says nothing.
+    fn await_word(&self, request: &Join<'_>) -> Result<()> {
         const MOMENT_MS: i32 = 200;
-        let watched = [Interest { fd: self.channel.as_fd(), events: libc::POLLIN }];
-        // Whatever else there is will be found by receiving.
-        signal::poll(watched, MOMENT_MS).map_or(true, |[ready]| ready != 0)
+        loop {
+            // In this order: a stage that has ended has spoken before.
+            let watched = [self.pidfd.as_fd(), self.channel.as_fd()];
+            let watched = watched.map(|fd| Interest { fd, events: libc::POLLIN });
+            // Whatever else there is will be found by receiving.
+            match signal::poll(watched, MOMENT_MS).unwrap_or([0, 1]) {
+                [0, 0] if request.cgroup.is_frozen()? && !request.waits_when_paused => {
+                    return Err(Error::new(
+                        "container-paused",
+                        "cannot exec in a paused container: it was paused just now",
+                    ));
+                }
+                [0, 0] => {}
+                // A stage that was killed: what it made has the channel open.
+                [_, 0] => return Err(gone()),
+                [_, _] => return Ok(()),
+            }
+        }
     }
 
     /// Lets it run the program, and waits until it does.
@@ -179,7 +227,7 @@ impl Joined {
         if !self.started {
             self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
         }
-        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan, true))
+        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan))
     }
 
     /// Kills it and waits for its end.
@@ -192,18 +240,25 @@ impl Joined {
 
 fn sentence(found: Report, request: &Join<'_>) -> Error {
     match found.stage {
-        Stage::Join => no_entry(Errno::from_raw(found.failure.errno), "other"),
+        Stage::Join => {
+            let errno = Errno::from_raw(found.failure.errno);
+            if usize::from(found.step) == OF_STAGE {
+                return no_entry(errno, "user")
+                    .hint("an ordinary user may join what they made themselves, and once it is started");
+            }
+            no_entry(errno, "other")
+        }
         Stage::Cgroup => {
             let why = report::words(Errno::from_raw(found.failure.errno));
             Error::new("cgroup-attach", format!("error adding pid of the new process to cgroups: {why}"))
         }
-        _ => report::process_sentence(found, request.plan, request.seccomp.is_some()),
+        _ => report::process_sentence(found, request.plan),
     }
 }
 
 /// The child's life. Does not return.
-fn run(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> ! {
-    match set_up(request, channel, tasks) {
+fn run(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]) -> ! {
+    match set_up(request, staged, channel, tasks) {
         Ok(never) => match never {},
         Err(found) => {
             // The parent may be gone; then there is nobody to tell.
@@ -213,7 +268,7 @@ fn run(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> ! {
     }
 }
 
-fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Never, Report> {
+fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]) -> Result<Never, Report> {
     // First of all: nothing of the host is open in a process that the container can see (CVE-2016-9962).
     let fds = tasks.iter().map(AsFd::as_fd).chain(request.console.as_ref().map(AsFd::as_fd));
     let fds = fds.chain([channel.as_fd(), request.init]);
@@ -229,11 +284,15 @@ fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Ne
     channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
     // The host's, while it can be reached.
     let proc = Proc::open().during(Stage::Root, 0)?;
-    let kinds = request.namespaces & !NEW_PID;
-    if kinds != 0 {
-        namespace::enter(request.init, kinds).during(Stage::Join, 0)?;
+    let mut kinds = request.namespaces & !NEW_PID;
+    if staged {
+        pass_stage(request, channel)?;
+        kinds &= !NEW_USER;
     }
-    if kinds & NEW_USER != 0 {
+    if kinds != 0 {
+        namespace::enter(request.init, kinds).during(Stage::Join, OF_PROCESS)?;
+    }
+    if request.namespaces & NEW_USER != 0 {
         cred::set_gid(0).during(Stage::IdMap, 1)?;
         cred::set_uid(0).during(Stage::IdMap, 2)?;
         sys::set_dumpable(false).during(Stage::IdMap, 3)?;
@@ -252,4 +311,21 @@ fn set_up(request: &Join<'_>, channel: &Channel, tasks: &[OwnedFd]) -> Result<Ne
     fs::close_all_but(3 + request.passed_fds, [channel.as_fd()].into_iter()).during(Stage::Descriptors, 1)?;
     channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0)?;
     finish(request.plan, request.seccomp, channel, (program, &args, &env), request.passed_fds)
+}
+
+/// Joins the user namespace, which gives the rights to join the others, and the pid namespace, which counts
+/// for children only. Answers in the child, which is our parent's; we end here.
+fn pass_stage(request: &Join<'_>, channel: &Channel) -> Result<(), Report> {
+    // What is in the container has rights over us from the next step on (CVE-2016-9962).
+    sys::set_dumpable(false).during(Stage::IdMap, 3)?;
+    let kinds = request.namespaces & (NEW_USER | NEW_PID);
+    namespace::enter(request.init, kinds).during(Stage::Join, OF_STAGE)?;
+    match sys::clone(Clone { sibling: true, ..Clone::default() }).during(Stage::Clone, 0)? {
+        // The parent must know of us before we say anything.
+        Forked::Child => channel.expect(Message::Mapped).during(Stage::Channel, 0),
+        Forked::Parent { pid, .. } => {
+            let said = channel.send(Message::Made(pid));
+            sys::exit(i32::from(said.is_err()))
+        }
+    }
 }

@@ -75,26 +75,21 @@ pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child:
             }
             None => unexplained(found),
         },
-        _ => process_sentence(found, &plan.process, plan.seccomp.is_some()),
+        _ => process_sentence(found, &plan.process),
     }
 }
 
 /// The sentence for the stages that are about the process alone: also those of an exec.
-pub fn process_sentence(found: Report, process: &ProcessPlan, filtered: bool) -> Error {
+pub fn process_sentence(found: Report, process: &ProcessPlan) -> Error {
     let why = number_words(found.failure.errno);
     let field = |name: &'static str| Field::named(name);
     match found.stage {
         Stage::LookUp => look_up_error(process, found.failure),
-        Stage::Execute => execute_error(process, found.failure.errno),
         Stage::WorkingDirectory => {
             let cwd = &process.cwd;
             Error::new("cwd", format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.as_str()))
                 .field(field("process.cwd"))
         }
-        Stage::Rlimit => match process.rlimits.get(usize::from(found.step)) {
-            Some(rlimit) => Error::new("rlimit", format!("set it: {why}")).field(rlimit.field.clone()),
-            None => unexplained(found),
-        },
         Stage::Groups => Error::new("groups", format!("set the supplementary groups: {why}"))
             .hint("every group must be mapped into the container's user namespace")
             .field(field("process.user.additionalGids")),
@@ -103,11 +98,6 @@ pub fn process_sentence(found: Report, process: &ProcessPlan, filtered: bool) ->
                 .hint("both must be mapped into the container's user namespace")
                 .field(field("process.user"))
         }
-        Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
-            .field(field("process.capabilities")),
-        Stage::Seccomp if filtered => Error::new("seccomp", format!("load the filter: {why}"))
-            .hint("this kernel or a filter around hull may refuse seccomp")
-            .field(field("linux.seccomp")),
         Stage::Scheduling => Error::new("scheduling", format!("set policy or I/O priority: {why}"))
             .field(field("process.scheduler")),
         Stage::Label if process.apparmor.is_some() => {
@@ -119,13 +109,30 @@ pub fn process_sentence(found: Report, process: &ProcessPlan, filtered: bool) ->
             Error::new("selinux", format!("set the label: {why}")).field(field("process.selinuxLabel"))
         }
         Stage::Terminal => terminal_error(found.failure),
-        Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
-            .hint("--preserve-fds counts descriptors from 3 on that must be open"),
+        _ => late_sentence(found, &program(process)).unwrap_or_else(|| unexplained(found)),
+    }
+}
+
+/// The sentence for the steps around the start of the program, which need no plan: `start` has none.
+pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
+    let why = number_words(found.failure.errno);
+    let error = match found.stage {
         Stage::Wait => {
             Error::new("not-started", "the container was told to go on by nobody: its creator is gone")
         }
-        _ => unexplained(found),
-    }
+        Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
+            .hint("--preserve-fds counts descriptors from 3 on that must be open"),
+        Stage::Rlimit => Error::new("rlimit", format!("set it: {why}"))
+            .field(Field::item("process.rlimits", usize::from(found.step))),
+        Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
+            .field(Field::named("process.capabilities")),
+        Stage::Seccomp => Error::new("seccomp", format!("load the filter: {why}"))
+            .hint("this kernel or a filter around hull may refuse seccomp")
+            .field(Field::named("linux.seccomp")),
+        Stage::Execute => execute_error(program, found.failure.errno),
+        _ => return None,
+    };
+    Some(error)
 }
 
 fn unexplained(found: Report) -> Error {
@@ -310,12 +317,7 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
 }
 
 /// A program that the kernel refuses to execute.
-fn execute_error(process: &ProcessPlan, errno: i32) -> Error {
-    execute_error_of(&program(process), errno)
-}
-
-/// The same for a program known by its name alone.
-pub fn execute_error_of(name: &str, errno: i32) -> Error {
+fn execute_error(name: &str, errno: i32) -> Error {
     let why = number_words(errno);
     let error = Error::new("exec", format!("exec {name}: {why}")).field(Field::item("process.args", 0));
     match errno {

@@ -19,8 +19,10 @@ mod devices;
 mod limits;
 mod memory;
 mod other;
+pub mod owner;
 
 use limits::Limits;
+use owner::Owner;
 
 /// Who makes the cgroup (`--cgroup-manager`, `--systemd-cgroup`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +179,8 @@ pub struct CgroupPlan {
     pub devices: Option<DeviceProgram>,
     /// Looked at before the memory limits are written.
     pub check: Option<UsageCheck>,
+    /// Who gets the v2 cgroup, when not we.
+    pub owner: Option<Owner>,
     /// When a directory may not be made (rootless): tolerated, or an error.
     pub denied: Option<Tolerance>,
     /// What was asked for and is left out.

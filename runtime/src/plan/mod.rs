@@ -108,7 +108,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     refuse_unsupported(linux)?;
     process::plan_label(linux.mount_label(), Field::named("linux.mountLabel"), "SELinux", facts.selinux)?;
     let namespaces = namespaces::plan(linux, facts.euid, facts.egid)?;
-    let cgroup = cgroup::plan(
+    let mut cgroup = cgroup::plan(
         Some(linux),
         &facts.cgroup,
         &cgroup::CgroupRequest {
@@ -119,6 +119,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
             pids_zero_is_unset: !crate::spec::check::is_since(spec.version(), (1, 3)),
         },
     )?;
+    cgroup.owner = cgroup::owner::plan(spec, facts, &namespaces);
     warnings.extend(cgroup.warnings.iter().cloned());
     let wanted = rootfs::Request {
         bundle: &request.bundle,

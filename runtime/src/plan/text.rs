@@ -100,6 +100,9 @@ impl Lines {
                     "linux.cgroupsPath",
                 );
             }
+            if let Some(owner) = &cgroup.owner {
+                self.add("cgroup", format!("give it to uid {}", owner.uid), owner.field.as_str());
+            }
             if let Some(devices) = &cgroup.devices {
                 let count = devices.program.len();
                 let rules = devices.rules.join("; ");

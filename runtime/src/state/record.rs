@@ -34,6 +34,9 @@ pub struct Record {
     pub oci_version: String,
     /// The bundle directory, absolute.
     pub bundle: String,
+    /// The config it was made from, absolute.
+    #[serde(default)]
+    pub config: String,
     /// The root file system on the host, absolute.
     pub rootfs: String,
     /// When it was created: seconds and nanoseconds since 1970 in UTC.

@@ -119,6 +119,7 @@ impl Limits {
             writes: self.writes,
             devices,
             check: self.check,
+            owner: None,
             denied,
             warnings: self.warnings,
         }
