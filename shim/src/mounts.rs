@@ -22,3 +22,7 @@ pub fn mount_all(_mounts: &[Mount], _target: &Path) -> Result<()> {
 pub fn unmount_all(_target: &Path) -> Result<()> {
     todo!()
 }
+
+pub async fn unmount_all_async(_target: &Path) -> Result<()> {
+    todo!()
+}

@@ -2,6 +2,8 @@
 //! and copies between them and the daemon's FIFOs, files or log programs. Owns every such descriptor; may not
 //! touch processes and their states. `container` calls it.
 
+pub mod console;
+
 use std::os::fd::OwnedFd;
 
 use crate::error::Result;

@@ -18,6 +18,11 @@ impl Cgroup {
         todo!()
     }
 
+    /// The processes in it.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        todo!()
+    }
+
     /// `io.containerd.cgroups.v1.Metrics` or `io.containerd.cgroups.v2.Metrics`.
     ///
     /// # Errors
