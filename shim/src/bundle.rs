@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::sandbox::Pod;
 use crate::spawn::Exit;
 
 /// Where the exit of init is kept.
@@ -51,6 +52,7 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 #[serde(default)]
 struct Config {
     annotations: BTreeMap<String, String>,
+    hostname: String,
     linux: Linux,
 }
 
@@ -58,6 +60,7 @@ struct Config {
 #[serde(default)]
 struct Linux {
     namespaces: Vec<Namespace>,
+    sysctl: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +89,12 @@ pub fn group(bundle: &Path) -> Option<String> {
 pub fn shares_pids(bundle: &Path) -> bool {
     let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
     !config(bundle).linux.namespaces.iter().any(own)
+}
+
+/// What a pod's namespaces are to be set to; nothing without a config.json.
+pub fn pod(bundle: &Path) -> Pod {
+    let config = config(bundle);
+    Pod { hostname: config.hostname, sysctl: config.linux.sysctl }
 }
 
 /// The process of an Exec, with the request's word on the terminal.

@@ -29,6 +29,8 @@ pub mod options;
 pub mod reaper;
 // How the runtime is called.
 pub mod runtime;
+// Pods whose namespaces are ours.
+pub mod sandbox;
 // The event loop.
 pub mod server;
 // ttrpc.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::io::Ends;
 use crate::options::Options;
 use crate::reaper::Reaper;
+use crate::sandbox::Host;
 use crate::spawn::Process;
 
 /// Where runtimes keep their state when the options do not say.
@@ -26,6 +27,8 @@ pub struct Runtime {
     id: String,
     options: Options,
     reaper: Rc<Reaper>,
+    /// The namespaces it is started from, when those are not our own.
+    host: Option<Rc<Host>>,
 }
 
 impl Runtime {
@@ -39,7 +42,14 @@ impl Runtime {
             id: id.to_owned(),
             options: options.clone(),
             reaper: Rc::clone(reaper),
+            host: None,
         }
+    }
+
+    /// The same, started from other namespaces than ours.
+    #[must_use]
+    pub fn from(self, host: Option<Rc<Host>>) -> Self {
+        Self { host, ..self }
     }
 
     /// The file to be executed.

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hull_proto::{task, task_ttrpc};
+use hull_proto::{sandbox, sandbox_ttrpc, task, task_ttrpc};
+use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
 use tokio::sync::{mpsc, oneshot};
 use ttrpc::asynchronous::{Service, TtrpcContext};
 
 use crate::error::{Error, Result};
 use crate::log;
+use crate::sandbox::{Sandbox, missing, platform};
 use crate::task::Shim;
 
 /// Something to be done on the event loop.
@@ -21,17 +23,23 @@ pub type Job = Box<dyn FnOnce(Rc<Shim>) + Send>;
 
 /// Both task services, by name.
 pub fn services(jobs: &mpsc::UnboundedSender<Job>) -> HashMap<String, Service> {
-    let service: Arc<dyn task_ttrpc::Task + Send + Sync> = Arc::new(Tasks { jobs: jobs.clone() });
+    let service: Arc<dyn task_ttrpc::Task + Send + Sync> = Arc::new(Tasks(Loop { jobs: jobs.clone() }));
     let former = task_ttrpc::create_task(Arc::clone(&service));
     let former = former.into_values().map(|service| ("containerd.task.v2.Task".to_owned(), service));
-    task_ttrpc::create_task(service).into_iter().chain(former).collect()
+    let pods = sandbox_ttrpc::create_sandbox(Arc::new(Sandboxes(Loop { jobs: jobs.clone() })));
+    task_ttrpc::create_task(service).into_iter().chain(former).chain(pods).collect()
 }
 
-struct Tasks {
+struct Tasks(Loop);
+
+struct Sandboxes(Loop);
+
+/// The way to the event loop.
+struct Loop {
     jobs: mpsc::UnboundedSender<Job>,
 }
 
-impl Tasks {
+impl Loop {
     /// Runs `work` on the event loop and waits for its answer. A caller that goes away does not stop it.
     async fn run<R, W, F>(&self, work: W) -> ttrpc::Result<R>
     where
@@ -94,7 +102,7 @@ impl task_ttrpc::Task for Tasks {
         request: task::CreateTaskRequest,
     ) -> ttrpc::Result<task::CreateTaskResponse> {
         call("create", &request.id, "");
-        self.run(|shim| shim.create(request)).await
+        self.0.run(|shim| shim.create(request)).await
     }
 
     async fn start(
@@ -103,7 +111,7 @@ impl task_ttrpc::Task for Tasks {
         request: task::StartRequest,
     ) -> ttrpc::Result<task::StartResponse> {
         call("start", &request.id, &request.exec_id);
-        self.run(|shim| shim.start(request)).await
+        self.0.run(|shim| shim.start(request)).await
     }
 
     async fn delete(
@@ -112,12 +120,12 @@ impl task_ttrpc::Task for Tasks {
         request: task::DeleteRequest,
     ) -> ttrpc::Result<task::DeleteResponse> {
         call("delete", &request.id, &request.exec_id);
-        self.run(|shim| shim.delete(request)).await
+        self.0.run(|shim| shim.delete(request)).await
     }
 
     async fn exec(&self, _context: &TtrpcContext, request: task::ExecProcessRequest) -> ttrpc::Result<Empty> {
         call("exec", &request.id, &request.exec_id);
-        self.run(|shim| shim.exec(request)).await.map(empty)
+        self.0.run(|shim| shim.exec(request)).await.map(empty)
     }
 
     async fn state(
@@ -125,7 +133,7 @@ impl task_ttrpc::Task for Tasks {
         _context: &TtrpcContext,
         request: task::StateRequest,
     ) -> ttrpc::Result<task::StateResponse> {
-        self.run(|shim| shim.state(request)).await
+        self.0.run(|shim| shim.state(request)).await
     }
 
     async fn wait(
@@ -134,12 +142,12 @@ impl task_ttrpc::Task for Tasks {
         request: task::WaitRequest,
     ) -> ttrpc::Result<task::WaitResponse> {
         call("wait", &request.id, &request.exec_id);
-        self.run_for_caller(|shim| shim.wait(request)).await
+        self.0.run_for_caller(|shim| shim.wait(request)).await
     }
 
     async fn kill(&self, _context: &TtrpcContext, request: task::KillRequest) -> ttrpc::Result<Empty> {
         call("kill", &request.id, &request.exec_id);
-        self.run(|shim| shim.kill(request)).await.map(empty)
+        self.0.run(|shim| shim.kill(request)).await.map(empty)
     }
 
     async fn pids(
@@ -147,17 +155,17 @@ impl task_ttrpc::Task for Tasks {
         _context: &TtrpcContext,
         request: task::PidsRequest,
     ) -> ttrpc::Result<task::PidsResponse> {
-        self.run(|shim| shim.pids(request)).await
+        self.0.run(|shim| shim.pids(request)).await
     }
 
     async fn pause(&self, _context: &TtrpcContext, request: task::PauseRequest) -> ttrpc::Result<Empty> {
         call("pause", &request.id, "");
-        self.run(|shim| shim.pause(request)).await.map(empty)
+        self.0.run(|shim| shim.pause(request)).await.map(empty)
     }
 
     async fn resume(&self, _context: &TtrpcContext, request: task::ResumeRequest) -> ttrpc::Result<Empty> {
         call("resume", &request.id, "");
-        self.run(|shim| shim.resume(request)).await.map(empty)
+        self.0.run(|shim| shim.resume(request)).await.map(empty)
     }
 
     async fn resize_pty(
@@ -165,12 +173,12 @@ impl task_ttrpc::Task for Tasks {
         _context: &TtrpcContext,
         request: task::ResizePtyRequest,
     ) -> ttrpc::Result<Empty> {
-        self.run(|shim| shim.resize(request)).await.map(empty)
+        self.0.run(|shim| shim.resize(request)).await.map(empty)
     }
 
     async fn close_io(&self, _context: &TtrpcContext, request: task::CloseIORequest) -> ttrpc::Result<Empty> {
         call("close input of", &request.id, &request.exec_id);
-        self.run(|shim| shim.close_io(request)).await.map(empty)
+        self.0.run(|shim| shim.close_io(request)).await.map(empty)
     }
 
     async fn update(
@@ -179,7 +187,7 @@ impl task_ttrpc::Task for Tasks {
         request: task::UpdateTaskRequest,
     ) -> ttrpc::Result<Empty> {
         call("update", &request.id, "");
-        self.run(|shim| shim.update(request)).await.map(empty)
+        self.0.run(|shim| shim.update(request)).await.map(empty)
     }
 
     async fn checkpoint(
@@ -188,7 +196,7 @@ impl task_ttrpc::Task for Tasks {
         request: task::CheckpointTaskRequest,
     ) -> ttrpc::Result<Empty> {
         call("checkpoint", &request.id, "");
-        self.run(|shim| shim.checkpoint(request)).await.map(empty)
+        self.0.run(|shim| shim.checkpoint(request)).await.map(empty)
     }
 
     async fn stats(
@@ -196,7 +204,7 @@ impl task_ttrpc::Task for Tasks {
         _context: &TtrpcContext,
         request: task::StatsRequest,
     ) -> ttrpc::Result<task::StatsResponse> {
-        self.run(|shim| shim.stats(request)).await
+        self.0.run(|shim| shim.stats(request)).await
     }
 
     async fn connect(
@@ -204,7 +212,7 @@ impl task_ttrpc::Task for Tasks {
         _context: &TtrpcContext,
         request: task::ConnectRequest,
     ) -> ttrpc::Result<task::ConnectResponse> {
-        self.run(|shim| shim.connect(request)).await
+        self.0.run(|shim| shim.connect(request)).await
     }
 
     async fn shutdown(
@@ -213,10 +221,120 @@ impl task_ttrpc::Task for Tasks {
         request: task::ShutdownRequest,
     ) -> ttrpc::Result<Empty> {
         call("shutdown", &request.id, "");
-        self.run(|shim| shim.shutdown(request)).await.map(empty)
+        self.0.run(|shim| shim.shutdown(request)).await.map(empty)
     }
 }
 
 fn empty(_unit: ()) -> Empty {
     Empty::new()
+}
+
+/// The sandbox of this shim, by its name.
+fn find(shim: &Shim, id: &str) -> Result<Rc<Sandbox>> {
+    let found = shim.sandbox.borrow().clone().ok_or_else(|| missing(id))?;
+    found.check(id)?;
+    Ok(found)
+}
+
+#[async_trait]
+impl sandbox_ttrpc::Sandbox for Sandboxes {
+    async fn create_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::CreateSandboxRequest,
+    ) -> ttrpc::Result<sandbox::CreateSandboxResponse> {
+        call("create sandbox", &request.sandbox_id, "");
+        let create = |shim: Rc<Shim>| async move {
+            let mut kept = shim.sandbox.borrow_mut();
+            if kept.is_some() {
+                return Err(Error::exists(format!("sandbox {}: already exists", request.sandbox_id)));
+            }
+            *kept = Some(Rc::new(Sandbox::new(request)));
+            Ok(sandbox::CreateSandboxResponse::new())
+        };
+        self.0.run(create).await
+    }
+
+    async fn start_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::StartSandboxRequest,
+    ) -> ttrpc::Result<sandbox::StartSandboxResponse> {
+        call("start sandbox", &request.sandbox_id, "");
+        self.0.run(|shim| async move { find(&shim, &request.sandbox_id)?.start() }).await
+    }
+
+    async fn platform(
+        &self,
+        _context: &TtrpcContext,
+        _request: sandbox::PlatformRequest,
+    ) -> ttrpc::Result<sandbox::PlatformResponse> {
+        let platform = MessageField::some(platform());
+        Ok(sandbox::PlatformResponse { platform, ..Default::default() })
+    }
+
+    async fn stop_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::StopSandboxRequest,
+    ) -> ttrpc::Result<sandbox::StopSandboxResponse> {
+        call("stop sandbox", &request.sandbox_id, "");
+        let stop = |shim: Rc<Shim>| async move {
+            find(&shim, &request.sandbox_id)?.stop();
+            Ok(sandbox::StopSandboxResponse::new())
+        };
+        self.0.run(stop).await
+    }
+
+    async fn wait_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::WaitSandboxRequest,
+    ) -> ttrpc::Result<sandbox::WaitSandboxResponse> {
+        let wait = |shim: Rc<Shim>| async move { Ok(find(&shim, &request.sandbox_id)?.stopped().await) };
+        self.0.run_for_caller(wait).await
+    }
+
+    async fn sandbox_status(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::SandboxStatusRequest,
+    ) -> ttrpc::Result<sandbox::SandboxStatusResponse> {
+        self.0.run(|shim| async move { Ok(find(&shim, &request.sandbox_id)?.status()) }).await
+    }
+
+    async fn ping_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::PingRequest,
+    ) -> ttrpc::Result<sandbox::PingResponse> {
+        let ping = |shim: Rc<Shim>| async move { find(&shim, &request.sandbox_id).map(drop) };
+        self.0.run(ping).await.map(|()| sandbox::PingResponse::new())
+    }
+
+    async fn shutdown_sandbox(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::ShutdownSandboxRequest,
+    ) -> ttrpc::Result<sandbox::ShutdownSandboxResponse> {
+        call("shut down sandbox", &request.sandbox_id, "");
+        let shutdown = |shim: Rc<Shim>| async move {
+            find(&shim, &request.sandbox_id)?.stop();
+            if shim.is_empty() {
+                shim.end();
+            }
+            Ok(sandbox::ShutdownSandboxResponse::new())
+        };
+        self.0.run(shutdown).await
+    }
+
+    async fn sandbox_metrics(
+        &self,
+        _context: &TtrpcContext,
+        request: sandbox::SandboxMetricsRequest,
+    ) -> ttrpc::Result<sandbox::SandboxMetricsResponse> {
+        let metrics = |shim: Rc<Shim>| async move { find(&shim, &request.sandbox_id)?.metrics() };
+        let metrics = self.0.run(metrics).await?;
+        Ok(sandbox::SandboxMetricsResponse { metrics: MessageField::some(metrics), ..Default::default() })
+    }
 }

@@ -22,6 +22,7 @@ use crate::io::{Ends, Owner, Stdio, Streams};
 use crate::options::Options;
 use crate::reaper::Reaper;
 use crate::runtime::Runtime;
+use crate::sandbox::Sandbox;
 use crate::spawn::{self, Exit};
 use crate::{bundle, log, mounts, oom, stats, time};
 
@@ -41,6 +42,8 @@ pub struct Shim {
     pub reaper: Rc<Reaper>,
     /// Told when this shim has nothing to do any more.
     pub over: Notify,
+    /// The pod that lives in this shim, if the sandbox service has made one.
+    pub sandbox: RefCell<Option<Rc<Sandbox>>>,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
     /// Ids whose create is on the way.
     making: RefCell<BTreeMap<String, ()>>,
@@ -55,6 +58,7 @@ impl Shim {
             outbox,
             reaper: Rc::default(),
             over: Notify::new(),
+            sandbox: RefCell::default(),
             containers: RefCell::default(),
             making: RefCell::default(),
             is_over: Cell::new(false),
@@ -64,6 +68,12 @@ impl Shim {
     /// Whether it keeps no container.
     pub fn is_empty(&self) -> bool {
         self.containers.borrow().is_empty() && self.making.borrow().is_empty()
+    }
+
+    /// Ends the shim, once its answers and events have left.
+    pub fn end(&self) {
+        self.is_over.set(true);
+        self.over.notify_one();
     }
 
     /// Whether it has been told to end.
@@ -143,7 +153,8 @@ impl Shim {
             None => Options::default(),
         };
         options.save(&bundle)?;
-        let runtime = Runtime::new(&options, &self.namespace, &bundle, &request.id, &self.reaper);
+        let host = self.sandbox.borrow().as_ref().and_then(|sandbox| sandbox.host());
+        let runtime = Runtime::new(&options, &self.namespace, &bundle, &request.id, &self.reaper).from(host);
         bundle::write(&bundle.join("runtime"), runtime.binary().to_string_lossy().as_bytes())?;
         let rootfs = bundle.join("rootfs");
         mount(&request.rootfs, &rootfs)?;
@@ -640,9 +651,9 @@ impl Shim {
 
     /// Ends the shim, when it has no container any more.
     pub async fn shutdown(self: Rc<Self>, _request: task::ShutdownRequest) -> Result<()> {
-        if self.is_empty() {
-            self.is_over.set(true);
-            self.over.notify_one();
+        // A sandbox is ended by its own service.
+        if self.is_empty() && self.sandbox.borrow().is_none() {
+            self.end();
         }
         Ok(())
     }
