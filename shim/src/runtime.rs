@@ -232,8 +232,11 @@ impl Runtime {
         let _hold = self.reaper.hold();
         // What this call says is what follows.
         let said = std::fs::metadata(self.log()).map_or(0, |meta| meta.len());
-        let process =
-            Process::spawn(&mut command).map_err(|error| Error::other(format!("{failed}: {error}")))?;
+        let process = match &self.host {
+            Some(host) => host.run(|| Process::spawn(&mut command)),
+            None => Process::spawn(&mut command),
+        };
+        let process = process.map_err(|error| Error::other(format!("{failed}: {error}")))?;
         // Its copies of the container's streams, which else would never end.
         drop(command);
         let exit = process.wait().await;
