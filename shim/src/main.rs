@@ -4,7 +4,7 @@
 
 pub mod error;
 pub mod mounts;
-// mod oom;
+pub mod oom;
 #[cfg(test)]
 mod scratch;
 pub mod stats;

@@ -42,6 +42,21 @@ impl Cgroup {
         place::of(pid)
     }
 
+    /// The processes in it and in the cgroups below it; none when it is gone.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let whole = [self.v1("pids"), self.v1("memory")].into_iter().flatten();
+        let dir = whole.chain(self.dirs()).find(|dir| !place::is_root(dir));
+        let mut pids = Vec::new();
+        if let Some(dir) = dir {
+            read::pids(dir, &mut pids)?;
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
     /// `io.containerd.cgroups.v1.Metrics` or `io.containerd.cgroups.v2.Metrics`, without networks: those
     /// belong to the network namespace, and no daemon looks for them here.
     ///
@@ -63,12 +78,26 @@ impl Cgroup {
     }
 
     /// Where memory is limited and counted. On a hybrid host that is v1 unless v1 is without the controller.
+    /// The root of a hierarchy counts for the whole host.
     pub fn memory(&self) -> Memory<'_> {
         match (self.v1("memory"), &self.v2) {
+            (Some(dir), _) if place::is_root(dir) => Memory::None,
             (Some(dir), _) => Memory::V1(dir),
             (None, Some(dir)) if dir.join("memory.events").exists() => Memory::V2(dir),
             _ => Memory::None,
         }
+    }
+
+    /// One with this v1 controller only.
+    #[cfg(test)]
+    pub fn at_v1(controller: &str, dir: &Path) -> Self {
+        Self { v1: vec![(controller.to_owned(), dir.to_owned())], v2: None }
+    }
+
+    /// One of a v2 host.
+    #[cfg(test)]
+    pub fn at_v2(dir: &Path) -> Self {
+        Self { v1: Vec::new(), v2: Some(dir.to_owned()) }
     }
 
     /// The directory with this v1 controller.
@@ -89,15 +118,11 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    fn v2_only(dir: PathBuf) -> Cgroup {
-        Cgroup { v1: Vec::new(), v2: Some(dir) }
-    }
-
     #[test]
     fn v2_host_answers_the_v2_message() {
         let scratch = Scratch::new("stats-v2");
         scratch.file("pids.current", "3\n");
-        let any = v2_only(scratch.path().into()).metrics().unwrap();
+        let any = Cgroup::at_v2(scratch.path()).metrics().unwrap();
         assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
         assert_eq!(cgroup2::Metrics::parse_from_bytes(&any.value).unwrap().pids.current, 3);
     }
@@ -115,9 +140,21 @@ mod tests {
 
     #[test]
     fn cgroup_that_is_gone_is_not_found() {
-        let error = v2_only("/sys/fs/cgroup/hull-shim-none".into()).metrics().unwrap_err();
+        let error = Cgroup::at_v2(Path::new("/sys/fs/cgroup/hull-shim-none")).metrics().unwrap_err();
         assert_eq!(error.code, ttrpc::Code::NOT_FOUND);
         assert_eq!(error.message, "cgroup /sys/fs/cgroup/hull-shim-none does not exist");
+    }
+
+    #[test]
+    fn processes_of_cgroups_below_are_counted_in() {
+        let scratch = Scratch::new("stats-pids");
+        scratch.file("cgroup.procs", "1\n20\n");
+        scratch.dir("a/b");
+        scratch.file("a/b/cgroup.procs", "300\n");
+        let cgroup = Cgroup::at_v2(scratch.path());
+        assert_eq!(cgroup.pids().unwrap(), [1, 20, 300]);
+        drop(scratch);
+        assert_eq!(cgroup.pids().unwrap(), []);
     }
 
     #[test]
@@ -125,9 +162,9 @@ mod tests {
         let scratch = Scratch::new("stats-memory");
         let v2 = scratch.path().to_owned();
         let v1 = vec![("cpu,memory".to_owned(), PathBuf::from("/m"))];
-        assert_eq!(v2_only(v2.clone()).memory(), Memory::None);
+        assert_eq!(Cgroup::at_v2(&v2).memory(), Memory::None);
         scratch.file("memory.events", "");
-        assert_eq!(v2_only(v2.clone()).memory(), Memory::V2(&v2));
+        assert_eq!(Cgroup::at_v2(&v2).memory(), Memory::V2(&v2));
         assert_eq!(Cgroup { v1, v2: Some(v2) }.memory(), Memory::V1(Path::new("/m")));
     }
 }

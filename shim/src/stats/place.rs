@@ -119,8 +119,7 @@ impl Table {
 
     /// The directory of the cgroup `own` below `mount`, which need not show the whole hierarchy.
     fn dir(&mut self, mount: PathBuf, own: &str) -> Result<PathBuf> {
-        let whole = own == "/" || std::fs::metadata(&mount).is_ok_and(|data| data.ino() == ROOT_INODE);
-        let root = if whole { None } else { self.root_of(&mount)? };
+        let root = if own == "/" || is_root(&mount) { None } else { self.root_of(&mount)? };
         Ok(mount.join(below(own, root.as_deref())))
     }
 
@@ -129,6 +128,11 @@ impl Table {
         // The last line for a place is the mount on top.
         Ok(self.entries()?.filter(|entry| entry.point == mount).last().map(|entry| entry.root))
     }
+}
+
+/// Whether `dir` is the root of its hierarchy.
+pub(super) fn is_root(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|data| data.ino() == ROOT_INODE)
 }
 
 fn below(own: &str, root: Option<&Path>) -> PathBuf {

@@ -11,13 +11,30 @@ use crate::error::{Error, Result};
 /// A file of a cgroup; nothing when the kernel, the controller or the cgroup is not there.
 pub(super) fn text(dir: &Path, file: &str) -> Result<Option<String>> {
     let path = dir.join(file);
-    let read = std::fs::read_to_string(&path).map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO));
-    match read {
+    match std::fs::read_to_string(&path).map_err(errno) {
         Ok(text) => Ok(Some(text)),
         // Removed between open and read; a kernel told to do without (psi=0).
         Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(Error::failed(format!("read {}", path.display()), errno.desc())),
     }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EIO)
+}
+
+/// Adds the processes in `dir` and below.
+pub(super) fn pids(dir: &Path, found: &mut Vec<i32>) -> Result<()> {
+    // A cgroup of threads has no such file, or refuses to be read: its processes are those of one above.
+    if let Some(text) = text(dir, "cgroup.procs")? {
+        found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    }
+    for child in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids(&child.path(), found)?;
+        }
+    }
+    Ok(())
 }
 
 /// A file that is one number.
