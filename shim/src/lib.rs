@@ -31,6 +31,9 @@ pub mod reaper;
 pub mod runtime;
 // Pods whose namespaces are ours.
 pub mod sandbox;
+// Directories of tests.
+#[cfg(test)]
+mod scratch;
 // The event loop.
 pub mod server;
 // ttrpc.
