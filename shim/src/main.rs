@@ -1,2 +1,6 @@
 //! The containerd shim.
+
+mod error;
+mod io;
+
 fn main() {}
