@@ -77,7 +77,6 @@ impl ConsoleSocket {
 
     async fn exchange(&self) -> io::Result<Option<OwnedFd>> {
         let (peer, _address) = self.listener.accept().await?;
-        peer.readable().await?;
         peer.async_io(Interest::READABLE, || take(&peer)).await
     }
 }
@@ -96,6 +95,7 @@ struct Place {
 }
 
 impl Place {
+    /// Anyone who can guess the name still cannot enter; it only has to be fresh.
     fn make(base: &Path) -> io::Result<Self> {
         let mut tries = 0;
         loop {

@@ -198,3 +198,70 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+    use tokio::time::sleep;
+
+    use super::super::open::unblock;
+    use super::super::tests::{A_WHILE, MEBIBYTE, get, pattern, put, reads, run, terminal, writes};
+    use super::*;
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = hull_sys::socket::pipe().unwrap();
+        (unblock(reader).unwrap(), unblock(writer).unwrap())
+    }
+
+    fn pty() -> (OwnedFd, OwnedFd) {
+        let (master, slave) = terminal();
+        (unblock(master).unwrap(), slave)
+    }
+
+    #[test]
+    fn pipes_and_terminals_are_spliced() {
+        let (from, mut to) = pipe();
+        let (end, out) = pipe();
+        let (master, slave) = pty();
+        write(&mut to, b"four").unwrap();
+        write(&slave, b"tty").unwrap();
+        let copies = [
+            (Copy::output(from.try_clone().unwrap(), Some(out.try_clone().unwrap())), 4),
+            (Copy::screen(master.try_clone().unwrap(), Some(out)), 3),
+            (Copy::input(end, master), 7),
+        ];
+        for (mut copy, expected) in copies {
+            assert_eq!(copy.step(), Ok(expected));
+            assert!(copy.by_splice, "{copy:?}");
+        }
+    }
+
+    #[test]
+    fn without_splice_a_slow_terminal_gets_everything() {
+        run(async {
+            let (from, to) = pipe();
+            let (master, slave) = pty();
+            let copy = Copy { by_splice: false, ..Copy::input(from, master.try_clone().unwrap()) };
+            spawn_local(copy.run());
+            let mut client = writes(Some(to));
+            spawn_local(async move { put(&mut client, &pattern(MEBIBYTE / 4)).await });
+            sleep(A_WHILE).await;
+            assert!(get(&mut reads(Some(slave)), MEBIBYTE / 4).await == pattern(MEBIBYTE / 4));
+        });
+    }
+
+    #[test]
+    fn without_splice_a_slow_reader_gets_everything() {
+        run(async {
+            let (end, to) = pipe();
+            let (master, slave) = pty();
+            let copy = Copy { by_splice: false, ..Copy::screen(master, Some(to)) };
+            let copied = spawn_local(copy.run());
+            let mut process = writes(Some(slave));
+            spawn_local(async move { put(&mut process, &pattern(MEBIBYTE / 4)).await });
+            sleep(A_WHILE).await;
+            assert!(get(&mut reads(Some(end)), usize::MAX).await == pattern(MEBIBYTE / 4));
+            copied.await.unwrap();
+        });
+    }
+}

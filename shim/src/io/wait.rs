@@ -70,3 +70,30 @@ impl AsFd for Waited {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use tokio::time::timeout;
+
+    use super::super::tests::{A_WHILE, Dir, run};
+    use super::*;
+
+    #[test]
+    fn an_end_that_comes_back_is_no_news_forever() {
+        run(async {
+            let dir = Dir::new("wait");
+            let fifo = dir.fifo("fifo");
+            let open = |how: &mut OpenOptions| how.custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+            let mut reader = Waited::new(open(OpenOptions::new().read(true)).into(), Interest::READABLE);
+            let writer = open(OpenOptions::new().write(true));
+            assert!(timeout(A_WHILE, reader.changed()).await.is_err());
+            drop(writer);
+            reader.changed().await.unwrap();
+            let _writer = open(OpenOptions::new().write(true));
+            assert!(timeout(A_WHILE, reader.changed()).await.is_err());
+        });
+    }
+}
