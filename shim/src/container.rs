@@ -97,7 +97,7 @@ impl Process {
     pub fn end(&self) -> Option<Exit> {
         match self.phase.get() {
             Phase::Stopped(exit) => Some(exit),
-            _ => self.ended.get(),
+            Phase::Created | Phase::Starting | Phase::Running | Phase::Deleted => self.ended.get(),
         }
     }
 

@@ -272,7 +272,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
     let text = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(text.get(usize::try_from(start).ok()?..)?).into_owned();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines.filter(|line| line.level == "error").map(|line| line.msg).last()
+    lines.filter(|line| line.level == "error").map(|line| line.msg).next_back()
 }
 
 /// The two answers that callers tell apart.

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use hull_proto::bootstrap::{BootstrapParams, BootstrapResult};
 use hull_sys::process;
+use nix::fcntl::{Flock, FlockArg};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use sha2::{Digest, Sha256};
@@ -120,7 +121,7 @@ fn listen(path: &Path) -> Result<Option<OwnedFd>> {
     let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
     made.map_err(|why| Error::failed(format!("mkdir {}", dir.display()), why))?;
     let lock = std::fs::File::open(dir).map_err(|why| failed(&why))?;
-    lock.lock().map_err(|why| failed(&why))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, why)| failed(&why.desc()))?;
     // Of the file's mode only the owner's bits are left from its first moment on.
     let mask = process::set_umask(0o177);
     let bound = match UnixListener::bind(path) {

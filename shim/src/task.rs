@@ -537,9 +537,11 @@ impl Shim {
             return container.runtime.kill(request.signal, request.all).await;
         }
         let signal = i32::try_from(request.signal).map_err(|_large| Error::invalid("no such signal"))?;
-        handle.signal(signal).map_err(|errno| match errno {
-            hull_sys::Errno::ESRCH => Error::not_found("process already finished: not found"),
-            other => Error::failed(format!("kill process {}", process.pid()), other.desc()),
+        handle.signal(signal).map_err(|errno| {
+            if errno == hull_sys::Errno::ESRCH {
+                return Error::not_found("process already finished: not found");
+            }
+            Error::failed(format!("kill process {}", process.pid()), errno.desc())
         })
     }
 
