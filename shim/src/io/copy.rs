@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use hull_sys::{Errno, signal};
-use nix::fcntl::{SpliceFFlags, splice};
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::unistd::{read, write};
 use tokio::io::Interest;
 
@@ -15,6 +15,10 @@ use super::wait::Waited;
 
 /// How much one call moves: what a pipe holds.
 const PIPE_BYTES: usize = 64 * 1024;
+/// What the pipes of a copy that never rests are made to hold: a quarter of the changes of process.
+const BUSY_PIPE_BYTES: usize = 256 * 1024;
+/// After this many full pipes in a row it never rests.
+const BUSY: u32 = 64;
 /// A terminal never has more, and the kernel takes pages for all that is asked for.
 const TERMINAL_BYTES: usize = 4 * 1024;
 /// After this many calls the other tasks have their turn.
@@ -74,12 +78,16 @@ impl Copy {
 
     /// Copies until the source ends, then closes both ends.
     pub(super) async fn run(mut self) {
-        let mut moved = 0;
+        let (mut moved, mut full) = (0, 0);
         loop {
             match self.step() {
                 Ok(0) => return,
-                Ok(_) => {
+                Ok(length) => {
                     moved += 1;
+                    full = if length == PIPE_BYTES { full + 1 } else { 0 };
+                    if full == BUSY {
+                        self.widen();
+                    }
                     if moved % TURN == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -94,6 +102,15 @@ impl Copy {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Asks for larger pipes. What is none, or may not be larger, stays as it is.
+    fn widen(&mut self) {
+        let size = i32::try_from(BUSY_PIPE_BYTES).unwrap_or(0);
+        for end in std::iter::once(&self.source).chain(&self.sink) {
+            let _widened = fcntl(end, FcntlArg::F_SETPIPE_SZ(size)).is_ok();
+        }
+        self.most = BUSY_PIPE_BYTES;
     }
 
     /// Moves what can be moved now; 0 is the end.
