@@ -25,6 +25,7 @@ mod rootless;
 mod samples;
 mod seccomp;
 mod security;
+mod shim_ctr;
 mod terminals;
 mod verbs;
 
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         docker::TESTS,
         podman::TESTS,
         buildah::TESTS,
+        shim_ctr::TESTS,
     ]
     .into_iter()
     .flatten()
