@@ -26,6 +26,7 @@ mod samples;
 mod seccomp;
 mod security;
 mod shim_ctr;
+mod shim_task;
 mod terminals;
 mod verbs;
 
@@ -60,6 +61,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         podman::TESTS,
         buildah::TESTS,
         shim_ctr::TESTS,
+        shim_task::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,23 @@
+//! A daemon as a shim sees it, without containerd: it starts the shim under test as each version of containerd
+//! does, asks it through the task service, takes its events, goes away and comes back. Everything is in a mount
+//! namespace of the test with a fresh /run, where shims have their sockets and runtimes their state.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `Daemon` | the namespace, the bundles, the command lines of the shim |
+//! | `Task` | one container: the methods of the service |
+//! | `Client` | a connection, and the thread that drives it |
+//! | `Events` | the socket for events, and those that came, in order |
+//! | `Fifo` | the daemon's end of a FIFO |
+
+mod client;
+mod daemon;
+mod events;
+mod fifo;
+mod service;
+
+pub use client::{Client, Refusal, Reply, refused};
+pub use daemon::{Asked, Daemon, Dialect, Started};
+pub use events::{Event, Events};
+pub use fifo::Fifo;
+pub use service::{Exec, Stdio, Task, is_gone};
