@@ -4,14 +4,17 @@
 use protobuf::Message;
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use ttrpc::Code;
 use ttrpc::proto::{KeyValue, Request};
 use ttrpc::r#async::Client as Connection;
+use ttrpc::r#async::transport::Socket;
 
 /// No answer of a shim takes longer, but that of Wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -54,10 +57,24 @@ pub fn refused<T: fmt::Debug>(result: Result<T, Refusal>, code: Code, words: &st
     }
 }
 
+/// As `refused`, whatever the code.
+#[track_caller]
+pub fn refused_saying<T: fmt::Debug>(result: Result<T, Refusal>, words: &str) {
+    match result {
+        Err(refusal) => assert!(
+            refusal.code.is_some() && refusal.message.contains(words),
+            "refused with {refusal}, not with {words:?}"
+        ),
+        Ok(answer) => panic!("answered {answer:?} instead of a refusal"),
+    }
+}
+
 /// A connection.
 #[derive(Clone)]
 pub struct Client {
     connection: Connection,
+    /// The same socket, to end it with all that waits.
+    stream: Arc<UnixStream>,
     /// The name of the service.
     pub service: &'static str,
     namespace: String,
@@ -72,14 +89,19 @@ impl fmt::Debug for Client {
 impl Client {
     /// Connects to a socket.
     pub fn connect(socket: &Path, service: &'static str, namespace: &str) -> Result<Self, Refusal> {
-        let address = format!("unix://{}", socket.display());
-        let (sender, receiver) = channel();
-        driver().spawn(async move {
-            // Nobody waits any more: as good as sent.
-            sender.send(Connection::connect(&address).await).ok();
-        });
-        let connection = receiver.recv_timeout(LIMIT).expect("an end of connect").map_err(refusal)?;
-        Ok(Self { connection, service, namespace: namespace.to_owned() })
+        let failed = |error: std::io::Error| Refusal { code: None, message: error.to_string() };
+        let stream = UnixStream::connect(socket).map_err(failed)?;
+        stream.set_nonblocking(true).map_err(failed)?;
+        let copy = stream.try_clone().map_err(failed)?;
+        let _inside = driver().enter();
+        let connection = Connection::new(Socket::new(tokio::net::UnixStream::from_std(copy).map_err(failed)?));
+        Ok(Self { connection, stream: Arc::new(stream), service, namespace: namespace.to_owned() })
+    }
+
+    /// Closes the connection, also under those who wait for an answer.
+    pub fn close(&self) {
+        // The other side may have been first.
+        self.stream.shutdown(Shutdown::Both).ok();
     }
 
     /// The same connection under another name of the service.
@@ -111,10 +133,14 @@ impl Client {
 
 /// A message in one line, without what every message has.
 fn short(text: &str) -> String {
-    const NOISE: &str =
-        ", special_fields: SpecialFields { unknown_fields: UnknownFields { fields: None }, cached_size: CachedSize { size: 0 } }";
-    let text = text.replace(NOISE, "");
-    text.chars().take(400).collect()
+    let (noise, end) = ("special_fields: SpecialFields {", "CachedSize { size: ");
+    let mut parts = text.split(noise);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once(end).map_or(part, |(_, rest)| rest);
+        shown.push_str(rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(" } }").unwrap_or(rest));
+    }
+    shown.chars().take(400).collect()
 }
 
 fn refusal(error: ttrpc::Error) -> Refusal {

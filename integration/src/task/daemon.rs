@@ -327,12 +327,12 @@ impl Daemon<'_> {
             self.delete(&bundle)?;
             self.remove_bundle(&bundle);
         }
+        self.events.go_away();
         let mut left = Vec::new();
         let clean = self.lab.settles(|| {
             left = self.left();
             left.is_empty()
         });
-        self.events.go_away();
         if clean { Ok(()) } else { Err(Stop::Fail(format!("left: {left:?}"))) }
     }
 

@@ -10,13 +10,16 @@
 //! | `Events` | the socket for events, and those that came, in order |
 //! | `Fifo` | the daemon's end of a FIFO |
 
+/// A script that says when it is ready, ends with 7 on TERM and waits for it.
+pub const WAITS: &str = "trap 'exit 7' TERM; : >/up; while :; do sleep 0.05; done";
+
 mod client;
 mod daemon;
 mod events;
 mod fifo;
 mod service;
 
-pub use client::{Client, Refusal, Reply, refused};
+pub use client::{Client, Refusal, Reply, refused, refused_saying};
 pub use daemon::{Asked, Daemon, Dialect, Started};
 pub use events::{Event, Events};
 pub use fifo::Fifo;

@@ -122,6 +122,21 @@ impl Task<'_> {
         self.start("")
     }
 
+    /// As `up` without streams, until the script `WAITS` is ready for signals.
+    #[track_caller]
+    pub fn up_waiting(&self) -> Answer<u32> {
+        self.create(&Stdio::default())?;
+        self.start_waiting()
+    }
+
+    /// Start, until the script `WAITS` is ready for signals.
+    #[track_caller]
+    pub fn start_waiting(&self) -> Answer<u32> {
+        let pid = self.start("")?;
+        self.daemon.lab.eventually("the script", || self.bundle.path("/up").exists());
+        Ok(pid)
+    }
+
     /// Start of init, or of an exec.
     pub fn start(&self, exec: &str) -> Answer<u32> {
         self.ask_start(exec).get().map(|answer| answer.pid)
