@@ -25,7 +25,9 @@ mod rootless;
 mod samples;
 mod seccomp;
 mod security;
+mod shim_bootstrap;
 mod shim_ctr;
+mod shim_stdio;
 mod shim_task;
 mod terminals;
 mod verbs;
@@ -62,6 +64,8 @@ pub(crate) fn all() -> Vec<&'static Test> {
         buildah::TESTS,
         shim_ctr::TESTS,
         shim_task::TESTS,
+        shim_bootstrap::TESTS,
+        shim_stdio::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -128,7 +128,7 @@ impl Daemon<'_> {
     }
 
     /// What a daemon has ready before it starts a shim.
-    fn prepare(&self, bundle: &Bundle) -> Result<(), Stop> {
+    pub fn prepare(&self, bundle: &Bundle) -> Result<(), Stop> {
         bundle.write();
         if bundle.dir.join("log").exists() {
             return Ok(());
@@ -206,31 +206,7 @@ impl Daemon<'_> {
 
     /// Gives a command line of the shim and waits for its end.
     pub fn ask(&self, command: &mut Command, stdin: &[u8]) -> Result<Asked, Stop> {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.stdin(if stdin.is_empty() { no_input() } else { Stdio::piped() });
-        let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
-        if let Some(mut pipe) = child.stdin.take() {
-            // A shim that does not read it says so by its answer.
-            pipe.write_all(stdin).ok();
-        }
-        // Ends with the pipes: a server that kept them would be noticed here.
-        let output = child.wait_with_output()?;
-        use std::os::unix::process::ExitStatusExt;
-        let status = output.status;
-        let asked = Asked {
-            rc: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
-            out: output.stdout,
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        };
-        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-        Lab::note(&format!(
-            "$ shim {}\n  -> {} {}{}",
-            words.join(" "),
-            asked.rc,
-            String::from_utf8_lossy(&asked.out),
-            asked.err
-        ));
-        Ok(asked)
+        ask(command, stdin).map_err(Stop::from)
     }
 
     /// Reads the answer of `start` as a daemon of this dialect does.
@@ -324,7 +300,12 @@ impl Daemon<'_> {
             (bundle.id, bundle.dir) = (id.clone(), dir);
             // The shim may be gone, the container ended or never made: `delete` below has the last word.
             super::service::finish(&client, &id);
-            self.delete(&bundle)?;
+            let mut command = self.command(&bundle);
+            let asked = self.ask(command.arg("-bundle").arg(&bundle.dir).arg("delete"), &[])?;
+            // The Go shim of 1.6 fails for a container that was never created.
+            if asked.rc != 0 && self.dialect != Dialect::V1_6 {
+                return Err(Stop::Fail(format!("delete ended with {}: {}", asked.rc, asked.err)));
+            }
             self.remove_bundle(&bundle);
         }
         self.events.go_away();
@@ -351,6 +332,28 @@ impl Daemon<'_> {
         left.extend(points.filter(|at| Path::new(at).starts_with(&self.lab.dir)).map(|at| format!("mount {at}")));
         left
     }
+}
+
+/// Gives a command line and waits for its end and that of its output: a server that kept a stream would hang here.
+pub fn ask(command: &mut Command, stdin: &[u8]) -> std::io::Result<Asked> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if stdin.is_empty() { no_input() } else { Stdio::piped() });
+    let mut child = command.spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A shim that does not read it says so by its answer.
+        pipe.write_all(stdin).ok();
+    }
+    let output = child.wait_with_output()?;
+    let status = output.status;
+    let asked = Asked {
+        rc: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
+        out: output.stdout,
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    };
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    let out = String::from_utf8_lossy(&asked.out);
+    Lab::note(&format!("$ shim {}\n  -> {} {out}{}", words.join(" "), asked.rc, asked.err));
+    Ok(asked)
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

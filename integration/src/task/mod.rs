@@ -20,7 +20,7 @@ mod fifo;
 mod service;
 
 pub use client::{Client, Refusal, Reply, refused, refused_saying};
-pub use daemon::{Asked, Daemon, Dialect, Started};
+pub use daemon::{Asked, Daemon, Dialect, Started, ask};
 pub use events::{Event, Events};
 pub use fifo::Fifo;
-pub use service::{Exec, Stdio, Task, is_gone};
+pub use service::{Exec, Stdio, Task, is_gone, kill_process, signal_process};

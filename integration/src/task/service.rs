@@ -32,9 +32,10 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Output alone.
+    /// Output and errors to the same place.
     pub fn to(stdout: impl Into<String>) -> Self {
-        Self { stdout: stdout.into(), ..Self::default() }
+        let stdout = stdout.into();
+        Self { stderr: stdout.clone(), stdout, ..Self::default() }
     }
 }
 
@@ -357,6 +358,24 @@ pub fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     matches!(state, None | Some('Z' | 'X'))
+}
+
+/// A signal to a process the test knows to be a shim's.
+#[track_caller]
+pub fn signal_process(pid: i32, signal: i32) {
+    let shim = crate::sys::Pidfd::open(pid).expect("a process");
+    shim.signal(signal).expect("send a signal");
+}
+
+/// SIGKILL, and the end; one that has ended already is fine.
+#[track_caller]
+pub fn kill_process(pid: i32) {
+    let Ok(shim) = crate::sys::Pidfd::open(pid) else { return };
+    // ESRCH: ended meanwhile.
+    shim.signal(libc::SIGKILL).ok();
+    while !is_gone(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Ends a container whatever its state, then its shim.
