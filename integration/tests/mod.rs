@@ -27,6 +27,8 @@ mod seccomp;
 mod security;
 mod shim_bootstrap;
 mod shim_ctr;
+mod shim_events;
+mod shim_exits;
 mod shim_stdio;
 mod shim_task;
 mod terminals;
@@ -66,6 +68,8 @@ pub(crate) fn all() -> Vec<&'static Test> {
         shim_task::TESTS,
         shim_bootstrap::TESTS,
         shim_stdio::TESTS,
+        shim_events::TESTS,
+        shim_exits::TESTS,
     ]
     .into_iter()
     .flatten()

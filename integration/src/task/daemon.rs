@@ -77,7 +77,7 @@ pub struct Daemon<'l> {
     pub shim: PathBuf,
     /// The shim starts and answers as this one expects.
     pub dialect: Dialect,
-    known: RefCell<Vec<(String, PathBuf, Client)>>,
+    known: RefCell<Vec<(String, PathBuf, Started)>>,
 }
 
 /// Where shims listen by default.
@@ -244,7 +244,7 @@ impl Daemon<'_> {
     /// Connects to a shim that was started for the bundle.
     pub fn attach(&self, bundle: Bundle, started: Started) -> Result<Task<'_>, Stop> {
         let client = self.connect(&started)?;
-        self.known.borrow_mut().push((bundle.id.clone(), bundle.dir.clone(), client.clone()));
+        self.known.borrow_mut().push((bundle.id.clone(), bundle.dir.clone(), started.clone()));
         Ok(Task { daemon: self, id: bundle.id.clone(), bundle, started, client })
     }
 
@@ -292,14 +292,16 @@ impl Daemon<'_> {
 
     /// At the end of a test: every container goes as a daemon makes it go, and nothing may be left.
     pub fn end(&self) -> TestResult {
-        for (id, dir, client) in self.known.take() {
+        for (id, dir, started) in self.known.take() {
             if !dir.exists() {
                 continue;
             }
             let mut bundle = self.lab.bundle();
             (bundle.id, bundle.dir) = (id.clone(), dir);
             // The shim may be gone, the container ended or never made: `delete` below has the last word.
-            super::service::finish(&client, &id);
+            if let Ok(client) = self.connect(&started) {
+                super::service::finish(&client, &id);
+            }
             let mut command = self.command(&bundle);
             let asked = self.ask(command.arg("-bundle").arg(&bundle.dir).arg("delete"), &[])?;
             // The Go shim of 1.6 fails for a container that was never created.

@@ -48,11 +48,19 @@ impl Fifo {
         Ok(())
     }
 
-    /// Opens for writing: somebody must be reading. Writes block.
+    /// Opens for writing: within 10 s somebody must be reading. Writes block.
     pub fn open_for_writing(&mut self) -> Result<(), Stop> {
         let flags = OFlag::O_NONBLOCK.bits();
-        let file = OpenOptions::new().write(true).custom_flags(flags).open(&self.path);
-        let file = file.map_err(|e| format!("nobody reads {}: {e}", self.path.display()))?;
+        let until = Instant::now() + Duration::from_secs(10);
+        let file = loop {
+            match OpenOptions::new().write(true).custom_flags(flags).open(&self.path) {
+                Ok(file) => break file,
+                Err(error) if Instant::now() > until => {
+                    return Err(Stop::Fail(format!("nobody reads {}: {error}", self.path.display())));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
         self.file = Some(file);
         Ok(())
