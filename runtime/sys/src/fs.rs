@@ -262,7 +262,7 @@ pub fn close_inherited(first: u32) -> Result<()> {
     close_between(first, u32::MAX)
 }
 
-fn close_between(first: u32, last: u32) -> Result<()> {
+pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
     // SAFETY: takes numbers only. The owners of what is closed live in a process that only calls execve or
     // _exit from here on, so none of them closes a number again.
     check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })

@@ -24,6 +24,7 @@ pub mod process;
 pub mod seal;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod tty;
 
 pub use nix::errno::Errno;

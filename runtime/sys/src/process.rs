@@ -159,6 +159,20 @@ pub fn set_dumpable(on: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(on)).map(drop)
 }
 
+/// `PR_SET_CHILD_SUBREAPER`: orphans below us become our children.
+pub fn become_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map(drop)
+}
+
+/// Puts the processes of our process group, and those they will make, into a group of their own whose members alone
+/// share a core's threads (`PR_SCHED_CORE_CREATE`).
+pub fn new_core_scheduling_group() -> Result<()> {
+    const CREATE: libc::c_ulong = 1;
+    const PROCESS_GROUP: libc::c_ulong = 2;
+    // SAFETY: this operation takes numbers only; the last argument, a pointer for others, is null.
+    check_unit(unsafe { libc::prctl(libc::PR_SCHED_CORE, CREATE, 0, PROCESS_GROUP, 0) })
+}
+
 /// `PR_SET_PDEATHSIG`: the signal we get when our parent ends; 0 for none.
 pub fn set_parent_death_signal(signal: u8) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::c_ulong::from(signal)).map(drop)

@@ -2,9 +2,30 @@
 //! and copies between them and the daemon's FIFOs, files or log programs. Owns every such descriptor; may not
 //! touch processes and their states. `container` calls it.
 
-use std::os::fd::OwnedFd;
+pub mod console;
 
-use crate::error::Result;
+mod binary;
+mod copy;
+mod name;
+mod open;
+mod outputs;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use hull_sys::tty::{self, Size};
+use tokio::task::JoinSet;
+
+use self::binary::{Logger, Writers};
+use self::copy::Copy;
+use self::name::Name;
+use self::open::{Source, because};
+use self::outputs::{Output, Outputs};
+use crate::error::{Error, Result};
 
 /// The streams of one process, as the daemon's request names them.
 #[derive(Clone, Debug, Default)]
@@ -44,48 +65,191 @@ pub struct Ends {
 }
 
 /// Our side, until it is dropped: the copies, and what keeps the daemon's FIFOs open.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// What [`Self::start`] will copy.
+    plan: RefCell<Plan>,
+    /// The copies; they end with this.
+    copies: RefCell<JoinSet<()>>,
+    outputs: Rc<Outputs>,
+    /// The write end of the daemon's FIFO for input.
+    input: RefCell<Option<OwnedFd>>,
+    /// For its size.
+    console: RefCell<Option<OwnedFd>>,
+    logger: RefCell<Option<Logger>>,
+}
+
+/// Copies that have not begun. Where a pipe is missing, the terminal takes its place.
+#[derive(Debug, Default)]
+struct Plan {
+    input: Option<(OwnedFd, Option<OwnedFd>)>,
+    outputs: Vec<Outgoing>,
+}
+
 #[derive(Debug)]
-pub struct Streams {}
+struct Outgoing {
+    pipe: Option<OwnedFd>,
+    sink: Option<OwnedFd>,
+    output: Output,
+}
 
 impl Streams {
     /// Opens what the request names. Nothing is copied before [`Self::start`].
     ///
     /// # Errors
     /// What cannot be opened, by its name; nothing stays open.
-    pub async fn open(_stdio: &Stdio, _owner: &Owner) -> Result<(Ends, Self)> {
-        todo!()
+    pub async fn open(stdio: &Stdio, owner: &Owner) -> Result<(Ends, Self)> {
+        let names = Names::parse(stdio)?;
+        let streams = Self::default();
+        let mut ends = Ends::default();
+        if let Some(source) = open::source(&names.stdin)? {
+            ends.stdin = streams.plan_input(source, stdio.terminal, owner)?;
+        }
+        if let Name::Program(program) = &names.stdout {
+            let (logger, writers) = Logger::start(program, owner, &streams.outputs).await?;
+            streams.logger.replace(Some(logger));
+            streams.plan_logged(writers, stdio.terminal, &mut ends)?;
+        } else if stdio.terminal {
+            streams.plan_output(None, open::sink(&names.stdout)?);
+        } else {
+            streams.plan_outputs(&names, owner, &mut ends)?;
+        }
+        Ok((ends, streams))
+    }
+
+    /// Answers the end of the process, if it has one.
+    fn plan_input(&self, source: Source, terminal: bool, owner: &Owner) -> Result<Option<OwnedFd>> {
+        let pipe = if terminal { None } else { Some(open::pipe(owner)?) };
+        let (end, ours) = pipe.unzip();
+        let ours = ours.map(open::unblock).transpose()?;
+        self.plan.borrow_mut().input = Some((source.fd, ours));
+        self.input.replace(source.held);
+        Ok(end)
+    }
+
+    fn plan_output(&self, pipe: Option<OwnedFd>, sink: Option<OwnedFd>) {
+        let output = self.outputs.add();
+        self.plan.borrow_mut().outputs.push(Outgoing { pipe, sink, output });
+    }
+
+    /// The log program reads from the process itself, unless there is a terminal in between.
+    fn plan_logged(&self, (out, err): Writers, terminal: bool, ends: &mut Ends) -> Result<()> {
+        if terminal {
+            self.plan_output(None, Some(open::unblock(out)?));
+        } else {
+            (ends.stdout, ends.stderr) = (Some(out), Some(err));
+        }
+        Ok(())
+    }
+
+    fn plan_outputs(&self, names: &Names, owner: &Owner, ends: &mut Ends) -> Result<()> {
+        let out = open::sink(&names.stdout)?;
+        let err = match &out {
+            Some(out) if names.stdout == names.stderr => Some(open::share(out)?),
+            _ => open::sink(&names.stderr)?,
+        };
+        for (sink, end) in [(out, &mut ends.stdout), (err, &mut ends.stderr)] {
+            if let Some(sink) = sink {
+                let (pipe, given) = open::pipe(owner)?;
+                self.plan_output(Some(open::unblock(pipe)?), Some(sink));
+                *end = Some(given);
+            }
+        }
+        Ok(())
     }
 
     /// Begins to copy. With a terminal, `console` is its other end.
     ///
     /// # Errors
     /// When the console cannot be watched.
-    pub fn start(&self, _console: Option<OwnedFd>) -> Result<()> {
-        todo!()
+    pub fn start(&self, console: Option<OwnedFd>) -> Result<()> {
+        let plan = self.plan.take();
+        let console = console.map(open::unblock).transpose()?;
+        let terminal = || console.as_ref().map(open::share).transpose();
+        for Outgoing { pipe, sink, output } in plan.outputs {
+            let copy = match pipe {
+                Some(pipe) => Some(Copy::output(pipe, sink)),
+                None => terminal()?.map(|terminal| Copy::screen(terminal, sink)),
+            };
+            self.copy(copy, Some(output));
+        }
+        if let Some((source, pipe)) = plan.input {
+            let sink = pipe.map_or_else(terminal, |pipe| Ok(Some(pipe)))?;
+            self.copy(sink.map(|sink| Copy::input(source, sink)), None);
+        }
+        self.console.replace(console);
+        Ok(())
+    }
+
+    fn copy(&self, copy: Option<Copy>, output: Option<Output>) {
+        if let Some(copy) = copy {
+            self.copies.borrow_mut().spawn_local(async move {
+                copy.run().await;
+                drop(output);
+            });
+        }
     }
 
     /// Drops the write end of stdin that is held here: the process reads the end of input once the daemon's
     /// client has closed its own. Twice is no error.
     pub fn close_stdin(&self) {
-        todo!()
+        self.input.take();
     }
 
     /// Sets the size of the terminal; without one nothing is done.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn resize(&self, _width: u32, _height: u32) -> Result<()> {
-        todo!()
+    pub fn resize(&self, width: u32, height: u32) -> Result<()> {
+        let within = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+        let size = Size { rows: within(height), columns: within(width) };
+        match &*self.console.borrow() {
+            Some(console) => tty::set_size(console.as_fd(), size)
+                .map_err(|why| because(format!("resize the terminal to {width}x{height}"), why)),
+            None => Ok(()),
+        }
     }
 
     /// Waits until all output has been handed over: every writer has closed its end, and what was in the
     /// pipes is copied.
     pub async fn drained(&self) {
-        todo!()
+        self.outputs.drained().await;
     }
 
     /// Ends the copies, drained or not, and closes everything; log programs are told to end.
     pub async fn close(&self) {
-        todo!()
+        drop(self.plan.take());
+        self.close_stdin();
+        self.console.take();
+        let mut copies = self.copies.take();
+        copies.shutdown().await;
+        let logger = self.logger.take();
+        if let Some(logger) = logger {
+            logger.end().await;
+        }
+    }
+}
+
+/// The request, understood.
+struct Names {
+    stdin: Name,
+    stdout: Name,
+    stderr: Name,
+}
+
+impl Names {
+    fn parse(stdio: &Stdio) -> Result<Self> {
+        let stdin = Name::parse(&stdio.stdin)?;
+        let stdout = Name::parse(&stdio.stdout)?;
+        let mut stderr = if stdio.terminal { Name::Nowhere } else { Name::parse(&stdio.stderr)? };
+        // A file or a program for output takes errors too, also when the daemon names it only once.
+        if stderr == Name::Nowhere && matches!(stdout, Name::File(_) | Name::Program(_)) && !stdio.terminal {
+            stderr = stdout.clone();
+        }
+        if stderr != stdout && matches!(stdout, Name::Program(_)) && !stdio.terminal {
+            let (out, err) = (&stdio.stdout, &stdio.stderr);
+            return Err(Error::invalid(format!("stderr {err}: errors go to the log program, too ({out})")));
+        }
+        Ok(Self { stdin, stdout, stderr })
     }
 }

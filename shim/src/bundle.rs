@@ -1,0 +1,197 @@
+//! The files of a bundle that the shim reads and writes.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::sandbox::Pod;
+use crate::spawn::Exit;
+
+/// Where the exit of init is kept.
+const EXIT: &str = "init.exit";
+
+/// Ids become names of files.
+///
+/// # Errors
+/// One that could be another's file.
+pub fn check_id(id: &str) -> Result<()> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+    if id.is_empty() || id.starts_with('.') || !id.bytes().all(fits) || id.len() > 128 {
+        return Err(Error::invalid(format!("id {id:?} is not a name of letters, digits and _ . + -")));
+    }
+    Ok(())
+}
+
+/// Writes a file that only we can read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, text: &[u8]) -> Result<()> {
+    let file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text));
+    written.map_err(|why| Error::failed(format!("write {}", path.display()), why))
+}
+
+/// Makes a directory, which may be there already.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    let made = std::fs::DirBuilder::new().mode(mode).recursive(true).create(path);
+    made.map_err(|why| Error::failed(format!("mkdir {}", path.display()), why))
+}
+
+/// The parts of config.json that the shim looks at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    annotations: BTreeMap<String, String>,
+    hostname: String,
+    linux: Linux,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    sysctl: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: String,
+}
+
+fn config(bundle: &Path) -> Config {
+    let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Annotations that put several containers into one shim, the first that is there counting.
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The group of the bundle's container, unless it is alone.
+pub fn group(bundle: &Path) -> Option<String> {
+    let annotations = config(bundle).annotations;
+    GROUPS.iter().find_map(|name| annotations.get(*name).filter(|group| !group.is_empty()).cloned())
+}
+
+/// Whether the container's processes are not ended by the kernel when its init ends.
+pub fn shares_pids(bundle: &Path) -> bool {
+    let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
+    !config(bundle).linux.namespaces.iter().any(own)
+}
+
+/// What a pod's namespaces are to be set to; nothing without a config.json.
+pub fn pod(bundle: &Path) -> Pod {
+    let config = config(bundle);
+    Pod { hostname: config.hostname, sysctl: config.linux.sysctl }
+}
+
+/// The process of an Exec, with the request's word on the terminal.
+///
+/// # Errors
+/// When it is not a JSON object.
+pub fn process_json(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
+    let unreadable =
+        |why: &dyn std::fmt::Display| Error::invalid(format!("read the process of the exec: {why}"));
+    let mut process: Value = serde_json::from_slice(spec).map_err(|why| unreadable(&why))?;
+    let object = process.as_object_mut().ok_or_else(|| unreadable(&"not an object"))?;
+    object.insert("terminal".to_owned(), Value::Bool(terminal));
+    Ok(process.to_string().into_bytes())
+}
+
+/// Keeps the exit of init for the `delete` form.
+pub fn save_exit(bundle: &Path, exit: Exit) {
+    let since = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = format!("{} {} {}\n", exit.status, since.as_secs(), since.subsec_nanos());
+    if let Err(error) = write(&bundle.join(EXIT), text.as_bytes()) {
+        crate::log::warning(&error.message);
+    }
+}
+
+/// The exit of init, if it was seen.
+pub fn load_exit(bundle: &Path) -> Option<Exit> {
+    let text = std::fs::read_to_string(bundle.join(EXIT)).ok()?;
+    let mut numbers = text.split_ascii_whitespace();
+    let status = numbers.next()?.parse().ok()?;
+    let at = Duration::new(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    Some(Exit { status, at: UNIX_EPOCH + at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(name: &str, config: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("hull-shim-bundle-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("config.json"), config).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_group_is_the_first_annotation_that_is_there() {
+        let both =
+            r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#;
+        for (name, config, group_is) in [
+            ("both", both, Some("g")),
+            ("pod", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#, Some("pod")),
+            ("none", r#"{"annotations":{"x":"y"}}"#, None),
+            ("broken", "{", None),
+        ] {
+            let dir = bundle(name, config);
+            assert_eq!(group(&dir).as_deref(), group_is, "{name}");
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pid_namespace_of_its_own_is_a_new_one() {
+        for (name, list, shares) in [
+            ("own", r#"[{"type":"pid"}]"#, false),
+            ("path", r#"[{"type":"pid","path":"/proc/1/ns/pid"}]"#, true),
+            ("host", "[]", true),
+        ] {
+            let dir = bundle(name, &format!(r#"{{"linux":{{"namespaces":{list}}}}}"#));
+            assert_eq!(shares_pids(&dir), shares, "{name}");
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_request_decides_on_the_terminal() {
+        let text = process_json(br#"{"args":["x"],"terminal":true}"#, false).unwrap();
+        assert_eq!(text, br#"{"args":["x"],"terminal":false}"#);
+        assert!(process_json(b"[]", true).is_err());
+    }
+
+    #[test]
+    fn an_exit_is_read_back() {
+        let dir = bundle("exit", "{}");
+        assert_eq!(load_exit(&dir), None);
+        let exit = Exit { status: 143, at: UNIX_EPOCH + Duration::new(5, 6) };
+        save_exit(&dir, exit);
+        assert_eq!(load_exit(&dir), Some(exit));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn an_id_is_a_plain_name() {
+        for id in ["a", "A-1_b.c+d"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", &"x".repeat(129)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+}

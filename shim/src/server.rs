@@ -1,0 +1,160 @@
+//! The server: one thread and one event loop, until the daemon says that it is over. It owns the socket, the
+//! signals and the order of the end. `main` calls it; `start` has made its socket and is gone.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use hull_sys::{process, signal};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::transport::Listener;
+
+use crate::error::{Error, Result};
+use crate::events::Outbox;
+use crate::flags::Flags;
+use crate::log::{self, Level};
+use crate::service;
+use crate::task::Shim;
+use crate::watch::watch;
+
+/// How long the end waits for the daemon to take the last events.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// How long the answer to the last request may take to leave.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
+
+/// Serves on the socket that is our standard input.
+///
+/// # Errors
+/// What cannot be had at the start; nothing ends a server that has begun but the daemon's word.
+pub fn serve(flags: &Flags) -> Result<()> {
+    let bundle = std::env::current_dir().map_err(|why| Error::failed("find the bundle", why))?;
+    log::open(&bundle, flags.debug);
+    let listener = take_socket()?;
+    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
+    process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
+    let signals = watch_signals()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|why| Error::failed("make an event loop", why))?;
+    let local = tokio::task::LocalSet::new();
+    let done = local.block_on(&runtime, run(flags, listener, signals));
+    if let Some(path) = path {
+        // A later shim of the same group may have taken the name over; it does not while we listen.
+        let _removed = std::fs::remove_file(path).is_ok();
+    }
+    done
+}
+
+async fn run(flags: &Flags, listener: StdListener, signals: OwnedFd) -> Result<()> {
+    let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    let shim = Shim::new(&flags.namespace, Outbox::new(&flags.namespace, &address));
+    tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
+    let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
+    let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
+    let mut server = Server::new()
+        .add_listener(Listener::new(SameUser(listener)))
+        .register_service(service::services(&jobs));
+    server.start().await.map_err(|why| Error::failed("serve", why))?;
+    log::line(Level::Info, &format!("serving group of {}, pid {}", flags.id, std::process::id()));
+    let watched =
+        watch(signals, Interest::READABLE).map_err(|why| Error::failed("watch for signals", why))?;
+    loop {
+        tokio::select! {
+            job = todo.recv() => {
+                if let Some(job) = job {
+                    job(Rc::clone(&shim));
+                }
+            }
+            ready = watched.readable() => {
+                let Ok(mut ready) = ready else { continue };
+                while let Ok(Some(number)) = signal::next(watched.get_ref().as_fd()) {
+                    on_signal(&shim, number);
+                }
+                ready.clear_ready();
+            }
+            () = shim.over.notified() => break,
+        }
+        if shim.is_over() {
+            break;
+        }
+    }
+    // The answer to Shutdown leaves first.
+    tokio::time::sleep(LAST_ANSWER).await;
+    server.stop_listen().await;
+    shim.outbox.flush(LAST_EVENTS).await;
+    log::line(Level::Info, "over");
+    Ok(())
+}
+
+/// Nobody ends containers by a signal to their shim: it stays as long as it keeps one.
+fn on_signal(shim: &Rc<Shim>, number: i32) {
+    match number {
+        libc::SIGCHLD => shim.reaper.reap_orphans(),
+        libc::SIGUSR1 => {
+            log::line(Level::Info, &format!("{} containers", shim.describe().len()));
+            shim.describe().iter().for_each(|line| log::line(Level::Info, line));
+        }
+        libc::SIGTERM | libc::SIGINT if shim.is_empty() => shim.over.notify_one(),
+        _ => log::line(Level::Info, &format!("signal {number}: ignored, containers are kept")),
+    }
+}
+
+fn watch_signals() -> Result<OwnedFd> {
+    let all = [
+        libc::SIGCHLD,
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGPIPE,
+    ];
+    signal::watch(&all).map_err(|why| Error::failed("watch for signals", why.desc()))
+}
+
+/// Our socket is our standard input; what we start gets another.
+fn take_socket() -> Result<StdListener> {
+    let failed = |why: &dyn std::fmt::Display| Error::failed("take over the socket", why);
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(|why| failed(&why))?;
+    let null = std::fs::File::open("/dev/null").map_err(|why| failed(&why))?;
+    hull_sys::fs::replace_stdio(null.as_fd(), 0).map_err(|why| failed(&why.desc()))?;
+    let listener = StdListener::from(socket);
+    listener.local_addr().map_err(|_other| {
+        Error::other("standard input is not a socket: this form is for the shim's own use, say start")
+    })?;
+    listener.set_nonblocking(true).map_err(|why| failed(&why))?;
+    Ok(listener)
+}
+
+/// The connections of processes that run as our own user; the others are closed.
+struct SameUser(UnixListener);
+
+impl Stream for SameUser {
+    type Item = io::Result<UnixStream>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match self.0.poll_accept(context) {
+                Poll::Ready(Ok((stream, _))) => {
+                    let peer = getsockopt(&stream, PeerCredentials);
+                    if peer.is_ok_and(|peer| peer.uid() == hull_sys::cred::euid()) {
+                        return Poll::Ready(Some(Ok(stream)));
+                    }
+                    log::warning("a connection of another user is refused");
+                }
+                Poll::Ready(Err(why)) => return Poll::Ready(Some(Err(why))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

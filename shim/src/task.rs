@@ -1,0 +1,750 @@
+//! The task service: what each method does to the containers of this shim. Owns them; calls the runtime, the
+//! streams, the cgroups and the outbox. `service` calls it, one call beside the other, on one thread: state
+//! changes between two awaits are seen by nobody half done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use hull_proto::{events, process, runc_options, task, types};
+use protobuf::well_known_types::any::Any;
+use protobuf::{EnumOrUnknown, Message, MessageField};
+use tokio::sync::Notify;
+
+use crate::container::{Container, Freeze, Phase, Process, Traits};
+use crate::error::{Error, Result};
+use crate::events::Outbox;
+use crate::io::console::ConsoleSocket;
+use crate::io::{Ends, Owner, Stdio, Streams};
+use crate::options::Options;
+use crate::reaper::Reaper;
+use crate::runtime::Runtime;
+use crate::sandbox::Sandbox;
+use crate::spawn::{self, Exit};
+use crate::{bundle, log, mounts, oom, stats, time};
+
+/// How long output may take to be handed over before a process is deleted.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// All containers of one shim.
+#[derive(Debug)]
+pub struct Shim {
+    /// The daemon's namespace.
+    pub namespace: String,
+    /// What the daemon is told.
+    pub outbox: Rc<Outbox>,
+    /// Who is waited for.
+    pub reaper: Rc<Reaper>,
+    /// Told when this shim has nothing to do any more.
+    pub over: Notify,
+    /// The pod that lives in this shim, if the sandbox service has made one.
+    pub sandbox: RefCell<Option<Rc<Sandbox>>>,
+    containers: RefCell<BTreeMap<String, Rc<Container>>>,
+    /// Ids whose create is on the way.
+    making: RefCell<BTreeMap<String, ()>>,
+    is_over: Cell<bool>,
+}
+
+impl Shim {
+    /// One without containers.
+    pub fn new(namespace: &str, outbox: Rc<Outbox>) -> Rc<Self> {
+        Rc::new(Self {
+            namespace: namespace.to_owned(),
+            outbox,
+            reaper: Rc::default(),
+            over: Notify::new(),
+            sandbox: RefCell::default(),
+            containers: RefCell::default(),
+            making: RefCell::default(),
+            is_over: Cell::new(false),
+        })
+    }
+
+    /// Whether it keeps no container.
+    pub fn is_empty(&self) -> bool {
+        self.containers.borrow().is_empty() && self.making.borrow().is_empty()
+    }
+
+    /// Ends the shim, once its answers and events have left.
+    pub fn end(&self) {
+        self.is_over.set(true);
+        self.over.notify_one();
+    }
+
+    /// Whether it has been told to end.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    /// Lines about every container, for those who look for a fault.
+    pub fn describe(&self) -> Vec<String> {
+        let containers = self.containers.borrow();
+        let line = |container: &Rc<Container>| {
+            let execs = container.execs();
+            let execs =
+                execs.iter().map(|exec| format!("{} {:?} pid {}", exec.exec_id, exec.phase(), exec.pid()));
+            let execs = execs.collect::<Vec<_>>().join(", ");
+            let init = &container.init;
+            format!("container {} {:?} pid {}; execs: [{execs}]", container.id, init.phase(), init.pid())
+        };
+        containers.values().map(line).collect()
+    }
+
+    fn container(&self, id: &str) -> Result<Rc<Container>> {
+        let found = self.containers.borrow().get(id).cloned();
+        found.ok_or_else(|| Error::not_found(format!("container not created: {id}: not found")))
+    }
+
+    fn process(&self, id: &str, exec_id: &str) -> Result<(Rc<Container>, Rc<Process>)> {
+        let container = self.container(id)?;
+        let process = container.process(exec_id)?;
+        Ok((container, process))
+    }
+
+    // ---------------------------------------------------------------- create
+
+    /// Makes a container.
+    pub async fn create(
+        self: Rc<Self>,
+        request: task::CreateTaskRequest,
+    ) -> Result<task::CreateTaskResponse> {
+        bundle::check_id(&request.id)?;
+        let taken = self.containers.borrow().contains_key(&request.id)
+            || self.making.borrow_mut().insert(request.id.clone(), ()).is_some();
+        if taken {
+            return Err(Error::exists(format!("task {}: already exists", request.id)));
+        }
+        let made = self.make(&request).await;
+        self.making.borrow_mut().remove(&request.id);
+        let container = made?;
+        let pid = container.init.pid();
+        self.containers.borrow_mut().insert(request.id.clone(), Rc::clone(&container));
+        self.outbox.publish(&events::TaskCreate {
+            container_id: request.id,
+            bundle: request.bundle,
+            rootfs: request.rootfs,
+            io: MessageField::some(events::TaskIO {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+                ..Default::default()
+            }),
+            checkpoint: request.checkpoint,
+            pid: pid.unsigned_abs(),
+            ..Default::default()
+        });
+        // Only now: its exit is told after this.
+        if container.init.handle().is_some() {
+            self.watch(&container, &container.init);
+        }
+        Ok(task::CreateTaskResponse { pid: pid.unsigned_abs(), ..Default::default() })
+    }
+
+    async fn make(&self, request: &task::CreateTaskRequest) -> Result<Rc<Container>> {
+        let bundle = PathBuf::from(&request.bundle);
+        let options = match request.options.as_ref() {
+            Some(any) => Options::from_any(any)?,
+            None => Options::default(),
+        };
+        options.save(&bundle)?;
+        let host = self.sandbox.borrow().as_ref().and_then(|sandbox| sandbox.host());
+        let runtime = Runtime::new(&options, &self.namespace, &bundle, &request.id, &self.reaper).from(host);
+        bundle::write(&bundle.join("runtime"), runtime.binary().to_string_lossy().as_bytes())?;
+        let rootfs = bundle.join("rootfs");
+        mount(&request.rootfs, &rootfs)?;
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let traits = Traits {
+            io_owner: (options.io_uid, options.io_gid),
+            checkpoint: request.checkpoint.clone(),
+            shares_pids: bundle::shares_pids(&bundle),
+        };
+        let init = Process::new("", stdio, Vec::new());
+        let container = Rc::new(Container::new(&request.id, bundle, runtime, init, traits));
+        let made = if container.checkpoint.is_empty() { self.make_init(&container).await } else { Ok(()) };
+        match made {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                if let Some(streams) = container.init.streams.get() {
+                    streams.close().await;
+                }
+                if !request.rootfs.is_empty()
+                    && let Err(left) = mounts::unmount_all(&rootfs)
+                {
+                    log::warning(&format!("create of {} is undone but for its rootfs: {left}", container.id));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_init(&self, container: &Rc<Container>) -> Result<()> {
+        let init = &container.init;
+        let pid_file = container.bundle.join("init.pid");
+        let (ends, console) = self.open(container, init).await?;
+        let path = console.as_ref().map(ConsoleSocket::path);
+        let runtime = &container.runtime;
+        let handle = {
+            // Until its number is known, init may be an orphan that has ended.
+            let _hold = self.reaper.hold();
+            if container.checkpoint.is_empty() {
+                runtime.create(ends, &pid_file, path).await?;
+            } else {
+                let work = container.bundle.join("work");
+                runtime.restore(ends, &pid_file, path, Path::new(&container.checkpoint), &work).await?;
+            }
+            self.adopt(&pid_file)?
+        };
+        let attached = attach(init, console).await;
+        init.made(handle);
+        if let Err(error) = attached {
+            self.undo(container).await;
+            return Err(error);
+        }
+        match stats::Cgroup::of(init.pid()) {
+            Ok(cgroup) => self.watch_memory(container, cgroup),
+            Err(error) => log::warning(&format!("cgroup of {}: {error}", container.id)),
+        }
+        Ok(())
+    }
+
+    /// Takes a container back that was made and cannot be used.
+    async fn undo(&self, container: &Container) {
+        if let Err(left) = container.runtime.delete(true).await {
+            log::warning(&format!("delete {}: {left}", container.id));
+        }
+        if let Some(handle) = container.init.handle() {
+            let _gone = tokio::time::timeout(KILL_LIMIT, handle.wait()).await.is_ok();
+            self.reaper.forget(handle.pid);
+        }
+    }
+
+    async fn open(&self, container: &Container, process: &Process) -> Result<(Ends, Option<ConsoleSocket>)> {
+        let (uid, gid) = container.io_owner;
+        let (namespace, id) = (self.namespace.clone(), container.id.clone());
+        let owner = Owner { namespace, container: id, uid, gid };
+        let (ends, streams) = Streams::open(&process.stdio, &owner).await?;
+        let _first = process.streams.set(streams).is_ok();
+        let console = process.stdio.terminal.then(ConsoleSocket::bind).transpose()?;
+        Ok((ends, console))
+    }
+
+    fn adopt(&self, pid_file: &Path) -> Result<Rc<spawn::Process>> {
+        let text = std::fs::read_to_string(pid_file);
+        let text = text.map_err(|why| Error::failed(format!("read {}", pid_file.display()), why))?;
+        let pid =
+            text.trim().parse().map_err(|why| Error::failed(format!("read {}", pid_file.display()), why))?;
+        self.reaper.keep(pid);
+        spawn::Process::adopt(pid).map(Rc::new)
+    }
+
+    fn watch_memory(&self, container: &Container, cgroup: stats::Cgroup) {
+        let (outbox, id) = (Rc::clone(&self.outbox), container.id.clone());
+        let report = move || {
+            outbox.publish(&events::TaskOOM { container_id: id.clone(), ..Default::default() });
+        };
+        match oom::Watch::start(&cgroup, report) {
+            Ok(watch) => drop(container.oom.replace(Some(watch))),
+            Err(error) => log::warning(&format!("watch the memory of {}: {error}", container.id)),
+        }
+        let _first = container.cgroup.set(cgroup).is_ok();
+    }
+
+    // ---------------------------------------------------------------- the end of a process
+
+    /// Waits for the end of a process and tells it.
+    fn watch(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
+        let (shim, container, process) = (Rc::clone(self), Rc::clone(container), Rc::clone(process));
+        let Some(handle) = process.handle().cloned() else { return };
+        tokio::task::spawn_local(async move {
+            let exit = handle.wait().await;
+            shim.reaper.forget(handle.pid);
+            log::debug(&format!("{} {} ended: {}", container.id, process.exec_id, exit.status));
+            if process.is_init() {
+                // Should this shim be gone when the daemon asks, the `delete` form finds it here.
+                bundle::save_exit(&container.bundle, exit);
+            }
+            if process.has_ended(exit) {
+                shim.settle(&container, &process);
+            }
+        });
+    }
+
+    /// Tells the end of a process: of init after all others'.
+    fn settle(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
+        if !process.is_init() {
+            self.tell_exit(container, process);
+            if container.init.end().is_some() && container.init.phase() != Phase::Starting {
+                self.settle_init(container);
+            }
+            return;
+        }
+        if container.shares_pids && container.has_running_execs() {
+            self.kill_rest(container);
+        }
+        self.settle_init(container);
+    }
+
+    fn settle_init(self: &Rc<Self>, container: &Rc<Container>) {
+        if container.has_running_execs() || matches!(container.init.phase(), Phase::Stopped(_)) {
+            return;
+        }
+        if let Some(watch) = container.oom.take() {
+            watch.look();
+        }
+        self.tell_exit(container, &container.init);
+    }
+
+    fn tell_exit(&self, container: &Container, process: &Process) {
+        let Some(exit) = process.end() else { return };
+        let id = if process.is_init() { &container.id } else { &process.exec_id };
+        self.outbox.publish(&events::TaskExit {
+            container_id: container.id.clone(),
+            id: id.clone(),
+            pid: process.pid().unsigned_abs(),
+            exit_status: exit.status,
+            exited_at: time::stamp(exit.at),
+            ..Default::default()
+        });
+        process.stop();
+    }
+
+    /// Without a pid namespace of its own the container's other processes outlive init.
+    fn kill_rest(self: &Rc<Self>, container: &Rc<Container>) {
+        let container = Rc::clone(container);
+        tokio::task::spawn_local(async move {
+            for exec in container.execs() {
+                if let Ok(handle) = exec.check_kill() {
+                    // One that has just ended is as well.
+                    let _gone = handle.signal(libc::SIGKILL).is_ok();
+                }
+            }
+            if let Err(error) = container.runtime.kill(libc::SIGKILL.unsigned_abs(), true).await {
+                log::debug(&format!("kill what {} has left: {error}", container.id));
+            }
+        });
+    }
+
+    // ---------------------------------------------------------------- start
+
+    /// Runs a process's program.
+    pub async fn start(self: Rc<Self>, request: task::StartRequest) -> Result<task::StartResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _turn = process.turn.lock().await;
+        process.check_start()?;
+        if !process.is_init() && container.init.end().is_some() {
+            return Err(Error::precondition(format!(
+                "container {} init process is not running",
+                container.id
+            )));
+        }
+        process.set(Phase::Starting);
+        let started = match process.is_init() {
+            true if container.checkpoint.is_empty() => container.runtime.start().await,
+            true => self.make_init(&container).await,
+            false => self.start_exec(&container, &process).await,
+        };
+        if let Err(error) = started {
+            self.start_failed(&container, &process);
+            return Err(error);
+        }
+        process.set(Phase::Running);
+        let pid = process.pid().unsigned_abs();
+        if process.is_init() {
+            self.outbox.publish(&events::TaskStart { container_id: request.id, pid, ..Default::default() });
+        } else {
+            self.outbox.publish(&events::TaskExecStarted {
+                container_id: request.id,
+                exec_id: request.exec_id,
+                pid,
+                ..Default::default()
+            });
+        }
+        // What ended meanwhile is told now.
+        if process.end().is_some() {
+            self.settle(&container, &process);
+        } else if !process.is_init() || !container.checkpoint.is_empty() {
+            self.watch(&container, &process);
+        }
+        Ok(task::StartResponse { pid, ..Default::default() })
+    }
+
+    /// An init that could not be run ends by itself; an exec is over, and nobody waits for it in vain.
+    fn start_failed(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
+        process.set(Phase::Created);
+        if process.is_init() {
+            if process.end().is_some() {
+                self.settle(container, process);
+            }
+            return;
+        }
+        process.has_ended(Exit { status: spawn::UNKNOWN, at: SystemTime::now() });
+        process.stop();
+        if container.init.end().is_some() {
+            self.settle_init(container);
+        }
+    }
+
+    async fn start_exec(&self, container: &Rc<Container>, process: &Rc<Process>) -> Result<()> {
+        let spec = container.bundle.join(format!("{}-process.json", process.exec_id));
+        let pid_file = container.bundle.join(format!("{}.pid", process.exec_id));
+        bundle::write(&spec, &bundle::process_json(&process.spec, process.stdio.terminal)?)?;
+        let run = async {
+            let (ends, console) = self.open(container, process).await?;
+            let path = console.as_ref().map(ConsoleSocket::path);
+            let _hold = self.reaper.hold();
+            container.runtime.exec(ends, &spec, &pid_file, path).await?;
+            process.made(self.adopt(&pid_file)?);
+            attach(process, console).await
+        };
+        let done = run.await;
+        for file in [&spec, &pid_file] {
+            // The second is not there when the runtime has failed.
+            let _removed = std::fs::remove_file(file).is_ok();
+        }
+        if done.is_err()
+            && let Some(streams) = process.streams.get()
+        {
+            streams.close().await;
+        }
+        done
+    }
+
+    /// Adds a process, which does not run yet.
+    pub async fn exec(self: Rc<Self>, request: task::ExecProcessRequest) -> Result<()> {
+        bundle::check_id(&request.exec_id)?;
+        let container = self.container(&request.id)?;
+        let stdio = Stdio {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let spec = request.spec.into_option().unwrap_or_default().value;
+        container.add(Process::new(&request.exec_id, stdio, spec))?;
+        self.outbox.publish(&events::TaskExecAdded {
+            container_id: request.id,
+            exec_id: request.exec_id,
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    // ---------------------------------------------------------------- delete
+
+    /// Removes a process that has ended or never ran; with init, the container.
+    pub async fn delete(self: Rc<Self>, request: task::DeleteRequest) -> Result<task::DeleteResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _turn = process.turn.lock().await;
+        process.check_delete()?;
+        if process.is_init() {
+            self.delete_container(&container).await?;
+        }
+        if let Some(streams) = process.streams.get() {
+            if tokio::time::timeout(DRAIN_LIMIT, streams.drained()).await.is_err() {
+                log::warning(&format!("output of {} {} is cut off", container.id, process.exec_id));
+            }
+            streams.close().await;
+        }
+        let exit = process.end();
+        let pid = process.pid().unsigned_abs();
+        process.set(Phase::Deleted);
+        if process.is_init() {
+            self.containers.borrow_mut().remove(&request.id);
+        } else {
+            container.remove(&process.exec_id);
+        }
+        self.outbox.publish(&events::TaskDelete {
+            container_id: request.id,
+            pid,
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exited_at(exit),
+            id: request.exec_id,
+            ..Default::default()
+        });
+        Ok(task::DeleteResponse {
+            pid,
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exited_at(exit),
+            ..Default::default()
+        })
+    }
+
+    async fn delete_container(&self, container: &Container) -> Result<()> {
+        container.runtime.delete(false).await?;
+        if container.init.handle().is_some() {
+            // One that was only created has been killed by that.
+            let _told = tokio::time::timeout(KILL_LIMIT, container.init.stopped()).await.is_ok();
+        }
+        drop(container.oom.take());
+        mounts::unmount_all_async(&container.bundle.join("rootfs")).await
+    }
+
+    // ---------------------------------------------------------------- what is asked and told
+
+    /// What a process looks like.
+    pub async fn state(self: Rc<Self>, request: task::StateRequest) -> Result<task::StateResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let exit = match process.phase() {
+            Phase::Stopped(exit) => Some(exit),
+            Phase::Created | Phase::Starting | Phase::Running | Phase::Deleted => None,
+        };
+        let stdio = process.stdio.clone();
+        Ok(task::StateResponse {
+            id: container.id.clone(),
+            bundle: container.bundle.to_string_lossy().into_owned(),
+            pid: process.pid().unsigned_abs(),
+            status: EnumOrUnknown::new(container.status(&process)),
+            stdin: stdio.stdin,
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            terminal: stdio.terminal,
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exited_at(exit),
+            exec_id: process.exec_id.clone(),
+            ..Default::default()
+        })
+    }
+
+    /// Waits for the end of a process.
+    pub async fn wait(self: Rc<Self>, request: task::WaitRequest) -> Result<task::WaitResponse> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let exit = process.stopped().await;
+        Ok(task::WaitResponse {
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exited_at(exit),
+            ..Default::default()
+        })
+    }
+
+    /// Sends a signal.
+    pub async fn kill(self: Rc<Self>, request: task::KillRequest) -> Result<()> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let handle = process.check_kill()?;
+        // A frozen process does not even die: the runtime knows what to do about that.
+        let by_runtime = request.all || container.freeze.get() != Freeze::No;
+        if process.is_init() && by_runtime {
+            return container.runtime.kill(request.signal, request.all).await;
+        }
+        let signal = i32::try_from(request.signal).map_err(|_large| Error::invalid("no such signal"))?;
+        handle.signal(signal).map_err(|errno| {
+            if errno == hull_sys::Errno::ESRCH {
+                return Error::not_found("process already finished: not found");
+            }
+            Error::failed(format!("kill process {}", process.pid()), errno.desc())
+        })
+    }
+
+    /// Its processes.
+    pub async fn pids(self: Rc<Self>, request: task::PidsRequest) -> Result<task::PidsResponse> {
+        let container = self.container(&request.id)?;
+        let pids = container.cgroup.get().map(stats::Cgroup::pids).transpose()?.unwrap_or_default();
+        let execs: BTreeMap<_, _> =
+            container.execs().iter().map(|exec| (exec.pid(), exec.exec_id.clone())).collect();
+        let describe = |pid: i32| {
+            let info = execs.get(&pid).map(|exec_id| {
+                let details = runc_options::ProcessDetails { exec_id: exec_id.clone(), ..Default::default() };
+                any("containerd.runc.v1.ProcessDetails", &details)
+            });
+            process::ProcessInfo { pid: pid.unsigned_abs(), info: info.into(), ..Default::default() }
+        };
+        Ok(task::PidsResponse { processes: pids.into_iter().map(describe).collect(), ..Default::default() })
+    }
+
+    /// Freezes the container.
+    pub async fn pause(self: Rc<Self>, request: task::PauseRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        let _turn = container.init.turn.lock().await;
+        running(&container, "pause")?;
+        container.freeze.set(Freeze::Pausing);
+        let done = container.runtime.pause().await;
+        container.freeze.set(if done.is_ok() { Freeze::Paused } else { Freeze::No });
+        done?;
+        self.outbox.publish(&events::TaskPaused { container_id: request.id, ..Default::default() });
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub async fn resume(self: Rc<Self>, request: task::ResumeRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        let _turn = container.init.turn.lock().await;
+        running(&container, "resume")?;
+        container.runtime.resume().await?;
+        container.freeze.set(Freeze::No);
+        self.outbox.publish(&events::TaskResumed { container_id: request.id, ..Default::default() });
+        Ok(())
+    }
+
+    /// Sets the size of a terminal.
+    pub async fn resize(self: Rc<Self>, request: task::ResizePtyRequest) -> Result<()> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        match (process.phase(), process.streams.get()) {
+            (Phase::Stopped(_) | Phase::Deleted, _) if !process.is_init() => {
+                Err(Error::precondition("cannot resize a stopped process"))
+            }
+            (_, Some(streams)) => streams.resize(request.width, request.height),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Lets a process read the end of its input.
+    pub async fn close_io(self: Rc<Self>, request: task::CloseIORequest) -> Result<()> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        if let Some(streams) = process.streams.get().filter(|_| request.stdin) {
+            streams.close_stdin();
+        }
+        Ok(())
+    }
+
+    /// Changes limits.
+    pub async fn update(self: Rc<Self>, request: task::UpdateTaskRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        let _turn = container.init.turn.lock().await;
+        let resources = request.resources.into_option().unwrap_or_default();
+        let file = container.bundle.join("resources.json");
+        bundle::write(&file, &resources.value)?;
+        let done = container.runtime.update(&file).await;
+        // It is read, or it is not.
+        let _removed = std::fs::remove_file(&file).is_ok();
+        done
+    }
+
+    /// Writes the container's processes down.
+    pub async fn checkpoint(self: Rc<Self>, request: task::CheckpointTaskRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        let _turn = container.init.turn.lock().await;
+        running(&container, "checkpoint")?;
+        let options = match request.options.as_ref() {
+            Some(any) => runc_options::CheckpointOptions::parse_from_bytes(&any.value)
+                .map_err(|why| Error::invalid(format!("read the checkpoint options: {why}")))?,
+            None => runc_options::CheckpointOptions::default(),
+        };
+        let words = checkpoint_words(&request.path, &container.bundle, &options);
+        container.runtime.checkpoint(words).await?;
+        let (container_id, checkpoint) = (request.id, request.path);
+        self.outbox.publish(&events::TaskCheckpointed { container_id, checkpoint, ..Default::default() });
+        Ok(())
+    }
+
+    /// What it uses.
+    pub async fn stats(self: Rc<Self>, request: task::StatsRequest) -> Result<task::StatsResponse> {
+        let container = self.container(&request.id)?;
+        let cgroup = container.cgroup.get();
+        let cgroup =
+            cgroup.ok_or_else(|| Error::not_found(format!("cgroup of {} does not exist", request.id)))?;
+        Ok(task::StatsResponse { stats: MessageField::some(cgroup.metrics()?), ..Default::default() })
+    }
+
+    /// Says that the shim is there, whatever it is asked about.
+    pub async fn connect(self: Rc<Self>, request: task::ConnectRequest) -> Result<task::ConnectResponse> {
+        let task_pid = self.container(&request.id).map_or(0, |container| container.init.pid().unsigned_abs());
+        Ok(task::ConnectResponse { shim_pid: std::process::id(), task_pid, ..Default::default() })
+    }
+
+    /// Ends the shim, when it has no container any more.
+    pub async fn shutdown(self: Rc<Self>, _request: task::ShutdownRequest) -> Result<()> {
+        // A sandbox is ended by its own service.
+        if self.is_empty() && self.sandbox.borrow().is_none() {
+            self.end();
+        }
+        Ok(())
+    }
+}
+
+/// Only a running container can be frozen and written down.
+fn running(container: &Container, what: &str) -> Result<()> {
+    match container.init.phase() {
+        Phase::Running if container.init.end().is_none() => Ok(()),
+        Phase::Created | Phase::Starting => {
+            Err(Error::precondition(format!("cannot {what} task {} in created state", container.id)))
+        }
+        Phase::Running | Phase::Stopped(_) | Phase::Deleted => {
+            Err(Error::precondition(format!("cannot {what} task {} in stopped state", container.id)))
+        }
+    }
+}
+
+async fn attach(process: &Process, console: Option<ConsoleSocket>) -> Result<()> {
+    let master: Option<OwnedFd> = match console {
+        Some(console) => Some(console.receive().await?),
+        None => None,
+    };
+    process.streams.get().map_or(Ok(()), |streams| streams.start(master))
+}
+
+fn mount(list: &[types::Mount], rootfs: &Path) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    bundle::make_dir(rootfs, 0o711)?;
+    mounts::mount_all(list, rootfs)
+}
+
+fn any(kind: &str, message: &impl Message) -> Any {
+    Any { type_url: kind.to_owned(), value: message.write_to_bytes().unwrap_or_default(), ..Any::default() }
+}
+
+fn exited_at(exit: Option<Exit>) -> MessageField<protobuf::well_known_types::timestamp::Timestamp> {
+    exit.map_or_else(MessageField::none, |exit| time::stamp(exit.at))
+}
+
+fn checkpoint_words(
+    path: &str,
+    bundle: &Path,
+    options: &runc_options::CheckpointOptions,
+) -> Vec<std::ffi::OsString> {
+    let image = if options.image_path.is_empty() { path } else { &options.image_path };
+    let work = bundle.join("criu-work").into_os_string();
+    let work = if options.work_path.is_empty() { work } else { options.work_path.clone().into() };
+    let mut words = vec!["--image-path".into(), image.into(), "--work-path".into(), work];
+    let switches = [
+        (!options.exit, "--leave-running"),
+        (options.open_tcp, "--tcp-established"),
+        (options.external_unix_sockets, "--ext-unix-sk"),
+        (options.terminal, "--shell-job"),
+        (options.file_locks, "--file-locks"),
+    ];
+    words.extend(switches.into_iter().filter(|(on, _)| *on).map(|(_, switch)| switch.into()));
+    for namespace in &options.empty_namespaces {
+        words.extend(["--empty-ns".into(), namespace.into()]);
+    }
+    if !options.cgroups_mode.is_empty() {
+        words.extend(["--manage-cgroups-mode".into(), (&options.cgroups_mode).into()]);
+    }
+    if !options.parent_path.is_empty() {
+        words.extend(["--parent-path".into(), (&options.parent_path).into()]);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_leaves_the_container_running_unless_told_otherwise() {
+        let words = |options| {
+            let words = checkpoint_words("/image", Path::new("/b"), &options);
+            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let plain = words(runc_options::CheckpointOptions::default());
+        assert_eq!(plain, "--image-path /image --work-path /b/criu-work --leave-running");
+        let ends = words(runc_options::CheckpointOptions {
+            exit: true,
+            open_tcp: true,
+            empty_namespaces: vec!["network".to_owned()],
+            ..Default::default()
+        });
+        assert_eq!(ends, "--image-path /image --work-path /b/criu-work --tcp-established --empty-ns network");
+    }
+}
