@@ -10,6 +10,7 @@ use std::time::Duration;
 const GO_1: &str = "containerd-shim-runc-v2 1.";
 const KEPT: &[(&str, &str)] = &[(GO_1, "docs/shim.md: while the daemon is away events wait; none is dropped, none overtakes")];
 const OOM_FIRST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the kill by the kernel is told before the exit")];
+const OOM_LOST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: kills by the kernel are watched from create on")];
 
 tests! {
     events_tell_what_create_was_told,
@@ -21,9 +22,9 @@ tests! {
     a_daemon_that_was_away_for_the_whole_life_gets_every_event.breaks_on(KEPT),
     requests_are_answered_while_the_daemon_is_away,
     a_shim_that_is_told_to_go_sends_its_last_events,
-    out_of_memory_is_an_event,
+    out_of_memory_is_an_event.breaks_on(OOM_LOST),
     out_of_memory_is_told_before_the_exit.breaks_on(OOM_FIRST),
-    out_of_memory_of_a_child_is_told,
+    out_of_memory_of_a_child_is_told.breaks_on(OOM_LOST),
     no_out_of_memory_without_a_kill,
 }
 

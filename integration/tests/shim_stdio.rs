@@ -56,7 +56,7 @@ fn fifo(daemon: &Daemon<'_>, stem: &str) -> Result<Fifo, Stop> {
 
 fn without_streams_a_process_has_the_null_device(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
-    let task = daemon.task(daemon.bundle().sh("readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 >/links; exec sleep 1000"))?;
+    let task = daemon.task(daemon.bundle().sh("exec sleep 1000"))?;
     let pid = task.up(&Stdio::default())?;
     for number in 0..3 {
         assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{number}"))?, PathBuf::from("/dev/null"));
