@@ -1,5 +1,6 @@
 //! The daemon's own part: namespace, bundles, and the shim's command lines `start`, `delete`, `-info`.
 
+use super::service::{finish, is_gone};
 use super::{Client, Events, Refusal, Task};
 use crate::call::no_input;
 use crate::{Bundle, Lab, Shim, Stop, TestResult, skip};
@@ -292,16 +293,14 @@ impl Daemon<'_> {
 
     /// At the end of a test: every container goes as a daemon makes it go, and nothing may be left.
     pub fn end(&self) -> TestResult {
-        for (id, dir, started) in self.known.take() {
-            if !dir.exists() {
-                continue;
-            }
+        let known: Vec<_> = self.known.take().into_iter().filter(|(_, dir, _)| dir.exists()).collect();
+        // One whose shim is gone already has only `delete` to come.
+        let ended = known.iter().filter_map(|(id, _, started)| finish(&self.connect(started).ok()?, id));
+        let shims: Vec<i32> = ended.collect();
+        self.lab.eventually("the end of the shims", || shims.iter().all(|pid| is_gone(*pid)));
+        for (id, dir, _) in known {
             let mut bundle = self.lab.bundle();
-            (bundle.id, bundle.dir) = (id.clone(), dir);
-            // The shim may be gone, the container ended or never made: `delete` below has the last word.
-            if let Ok(client) = self.connect(&started) {
-                super::service::finish(&client, &id);
-            }
+            (bundle.id, bundle.dir) = (id, dir);
             let mut command = self.command(&bundle);
             let asked = self.ask(command.arg("-bundle").arg(&bundle.dir).arg("delete"), &[])?;
             // The Go shim of 1.6 fails for a container that was never created.

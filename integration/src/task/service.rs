@@ -378,20 +378,17 @@ pub fn kill_process(pid: i32) {
     }
 }
 
-/// Ends a container whatever its state, then its shim.
-pub(super) fn finish(client: &Client, id: &str) {
+/// Ends a container whatever its state; the process of its shim.
+pub(super) fn finish(client: &Client, id: &str) -> Option<i32> {
     let limit = Duration::from_secs(20);
     let id = || id.to_owned();
-    let pid = client.ask::<ConnectResponse>("Connect", &ConnectRequest { id: id(), ..Default::default() });
-    let Some(Ok(answer)) = pid.within(limit) else { return };
+    let connect = client.ask::<ConnectResponse>("Connect", &ConnectRequest { id: id(), ..Default::default() });
+    let shim = connect.within(limit)?.ok()?.shim_pid as i32;
     let kill = KillRequest { id: id(), signal: libc::SIGKILL as u32, all: true, ..Default::default() };
     // Each of these may be refused: the container may never have been made, have ended, be deleted.
     client.ask::<Empty>("Kill", &kill).within(limit);
     client.ask::<WaitResponse>("Wait", &WaitRequest { id: id(), ..Default::default() }).within(limit);
     client.ask::<DeleteResponse>("Delete", &DeleteRequest { id: id(), ..Default::default() }).within(limit);
     client.ask::<Empty>("Shutdown", &ShutdownRequest { id: id(), ..Default::default() }).within(limit);
-    let until = std::time::Instant::now() + limit;
-    while !is_gone(answer.shim_pid as i32) && std::time::Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    Some(shim)
 }
