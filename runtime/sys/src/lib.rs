@@ -15,6 +15,7 @@ pub mod cred;
 pub mod exec;
 pub mod fs;
 pub mod limits;
+pub mod loopdev;
 pub mod mount;
 pub mod namespace;
 pub mod net;

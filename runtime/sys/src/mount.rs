@@ -199,6 +199,12 @@ pub fn unmount_detached(target: &CStr) -> Result<()> {
     check_unit(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) })
 }
 
+/// `umount2(target, UMOUNT_NOFOLLOW)`: what is in use stays (EBUSY).
+pub fn unmount(target: &CStr) -> Result<()> {
+    // SAFETY: `target` is a C string that outlives the call.
+    check_unit(unsafe { libc::umount2(target.as_ptr(), libc::UMOUNT_NOFOLLOW) })
+}
+
 /// Moves the mount at `from` onto `to`: for roots that cannot be pivoted away (an initramfs).
 pub fn move_to_root(from: &CStr, to: &CStr) -> Result<()> {
     let none = std::ptr::null();

@@ -201,6 +201,8 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use tokio::task::spawn_local;
     use tokio::time::sleep;
 
@@ -234,6 +236,17 @@ mod tests {
             assert_eq!(copy.step(), Ok(expected));
             assert!(copy.by_splice, "{copy:?}");
         }
+    }
+
+    #[test]
+    fn an_output_without_end_leaves_others_their_turn() {
+        run(async {
+            let open = |path| OwnedFd::from(File::options().read(true).write(true).open(path).unwrap());
+            let copied = spawn_local(Copy::output(open("/dev/zero"), Some(open("/dev/null"))).run());
+            sleep(A_WHILE).await;
+            assert!(!copied.is_finished());
+            copied.abort();
+        });
     }
 
     #[test]

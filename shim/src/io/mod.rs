@@ -144,10 +144,8 @@ impl Streams {
 
     fn plan_outputs(&self, names: &Names, owner: &Owner, ends: &mut Ends) -> Result<()> {
         let out = open::sink(&names.stdout)?;
-        let err = match &out {
-            Some(out) if names.stdout == names.stderr => Some(open::share(out)?),
-            _ => open::sink(&names.stderr)?,
-        };
+        // The same name twice is the same FIFO or file: it ends when both have.
+        let err = open::sink(&names.stderr)?;
         for (sink, end) in [(out, &mut ends.stdout), (err, &mut ends.stderr)] {
             if let Some(sink) = sink {
                 let (pipe, given) = open::pipe(owner)?;

@@ -1,5 +1,5 @@
 use std::future::Future;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::rc::Weak;
 
 use super::*;
@@ -169,45 +169,77 @@ fn v1_without_a_counter_counts_signals() {
     assert_eq!(kills_v1(scratch.path(), 9), Some(9));
 }
 
-/// A v1 memory cgroup below our own; nothing without root or v1.
-struct V1(PathBuf);
+/// A cgroup that may have 4 MiB of memory.
+struct Limited {
+    dir: PathBuf,
+    v1: bool,
+}
 
-impl V1 {
-    fn new(name: &str) -> Option<Self> {
+impl Limited {
+    /// On v1 below our own; nothing without root or v1.
+    fn v1(name: &str) -> Option<Self> {
         let own = Cgroup::of(std::process::id().cast_signed()).unwrap();
-        let Memory::V1(parent) = own.memory() else {
-            println!("skipped: no cgroup of our own on a v1 memory hierarchy");
-            return None;
-        };
-        let dir = parent.join(format!("hull-shim-{}-{name}", std::process::id()));
-        match std::fs::create_dir(&dir) {
-            Ok(()) => Some(Self(dir)),
-            Err(error) => {
-                println!("skipped: cannot make {}: {error}", dir.display());
+        match own.memory() {
+            Memory::V1(parent) => Self::make(parent, name, true),
+            Memory::V2(_) | Memory::None => {
+                println!("skipped: no cgroup of our own on a v1 memory hierarchy");
                 None
             }
         }
     }
 
-    /// Runs `command` of a shell in the cgroup below it called `sub`, to its end.
-    async fn run(&self, sub: &str, command: &str) {
-        let procs = self.0.join(sub).join("cgroup.procs");
-        let script = format!("echo $$ > {} && exec {command}", procs.display());
-        let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
-        while child.try_wait().unwrap().is_none() {
-            pass(5).await;
+    /// On v2 at the top, as ours has processes; nothing without root or a host of v2.
+    fn v2(name: &str) -> Option<Self> {
+        let top = Path::new("/sys/fs/cgroup");
+        let enabled = std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap_or_default();
+        if !enabled.split_whitespace().any(|controller| controller == "memory") {
+            println!("skipped: no memory controller on v2");
+            return None;
         }
+        Self::make(top, name, false)
     }
 
-    fn limit(&self) {
-        std::fs::write(self.0.join("memory.limit_in_bytes"), "4M").unwrap();
+    fn make(parent: &Path, name: &str, v1: bool) -> Option<Self> {
+        let dir = parent.join(format!("hull-shim-{}-{name}", std::process::id()));
+        if let Err(error) = std::fs::create_dir(&dir) {
+            println!("skipped: cannot make {}: {error}", dir.display());
+            return None;
+        }
+        let limit = if v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        std::fs::write(dir.join(limit), "4M").unwrap();
+        Some(Self { dir, v1 })
+    }
+
+    fn cgroup(&self) -> Cgroup {
+        if self.v1 { Cgroup::at_v1("memory", &self.dir) } else { Cgroup::at_v2(&self.dir) }
+    }
+
+    /// A command of a shell in the cgroup below it called `sub`.
+    fn spawn(&self, sub: &str, command: &str) -> Child {
+        let procs = self.dir.join(sub).join("cgroup.procs");
+        let script = format!("echo $$ > {} && exec {command}", procs.display());
+        Command::new("sh").args(["-c", &script]).spawn().unwrap()
+    }
+
+    /// The same, to its end.
+    async fn run(&self, sub: &str, command: &str) {
+        end(self.spawn(sub, command)).await;
     }
 }
 
-impl Drop for V1 {
+async fn end(mut child: Child) {
+    while child.try_wait().unwrap().is_none() {
+        pass(5).await;
+    }
+}
+
+impl Drop for Limited {
     fn drop(&mut self) {
-        let left = [self.0.join("sub"), self.0.clone()].map(std::fs::remove_dir);
-        assert!(left[1].is_ok() || !self.0.exists());
+        let sub = self.dir.join("sub");
+        let below = if sub.exists() { std::fs::remove_dir(sub) } else { Ok(()) };
+        if let Err(error) = below.and_then(|()| std::fs::remove_dir(&self.dir)) {
+            println!("{} stays: {error}", self.dir.display());
+        }
     }
 }
 
@@ -215,21 +247,20 @@ const HOG: &str = "tail /dev/zero";
 
 #[test]
 fn v1_kill_is_reported_once_and_the_removal_not() {
-    let Some(v1) = V1::new("oom") else { return };
-    v1.limit();
+    let Some(limited) = Limited::v1("oom") else { return };
     run(async {
-        let (watch, reports) = watch(&Cgroup::at_v1("memory", &v1.0));
+        let (watch, reports) = watch(&limited.cgroup());
         pass(20).await;
-        v1.run("", HOG).await;
+        limited.run("", HOG).await;
         pass(700).await;
         assert_eq!(reports.get(), 1);
         assert!(is_running(&watch));
-        v1.run("", HOG).await;
+        limited.run("", HOG).await;
         watch.look();
         assert_eq!(reports.get(), 2, "the last look sees it at once");
         pass(700).await;
         assert_eq!(reports.get(), 2);
-        drop(v1);
+        drop(limited);
         pass(100).await;
         assert_eq!(reports.get(), 2);
         assert!(!is_running(&watch));
@@ -238,12 +269,11 @@ fn v1_kill_is_reported_once_and_the_removal_not() {
 
 #[test]
 fn v1_kill_in_a_cgroup_below_is_reported() {
-    let Some(v1) = V1::new("oom-below") else { return };
-    v1.limit();
-    std::fs::create_dir(v1.0.join("sub")).unwrap();
+    let Some(limited) = Limited::v1("oom-below") else { return };
+    std::fs::create_dir(limited.dir.join("sub")).unwrap();
     run(async {
-        let (_watch, reports) = watch(&Cgroup::at_v1("memory", &v1.0));
-        v1.run("sub", HOG).await;
+        let (_watch, reports) = watch(&limited.cgroup());
+        limited.run("sub", HOG).await;
         pass(700).await;
         assert_eq!(reports.get(), 1);
     });
@@ -251,14 +281,38 @@ fn v1_kill_in_a_cgroup_below_is_reported() {
 
 #[test]
 fn v1_process_that_ends_by_itself_is_not_reported() {
-    let Some(v1) = V1::new("oom-quiet") else { return };
+    let Some(limited) = Limited::v1("oom-quiet") else { return };
     run(async {
-        let (watch, reports) = watch(&Cgroup::at_v1("memory", &v1.0));
-        v1.run("", "true").await;
+        let (watch, reports) = watch(&limited.cgroup());
+        limited.run("", "true").await;
         watch.look();
-        drop(v1);
+        drop(limited);
         pass(50).await;
         assert_eq!(reports.get(), 0);
         assert!(!is_running(&watch));
+    });
+}
+
+#[test]
+fn v2_kill_of_a_real_process_is_reported_once() {
+    let Some(limited) = Limited::v2("oom-real") else { return };
+    run(async {
+        let mut init = limited.spawn("", "sleep 100");
+        while limited.cgroup().pids().unwrap().is_empty() {
+            pass(5).await;
+        }
+        let (watch, reports) = watch(&limited.cgroup());
+        limited.run("", HOG).await;
+        pass(100).await;
+        assert_eq!(reports.get(), 1);
+        assert!(is_running(&watch));
+        limited.run("", HOG).await;
+        watch.look();
+        assert_eq!(reports.get(), 2, "the last look sees it at once");
+        init.kill().unwrap();
+        end(init).await;
+        pass(100).await;
+        assert_eq!(reports.get(), 2);
+        assert!(!is_running(&watch), "no process is left");
     });
 }

@@ -6,9 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use hull_sys::Errno;
 use hull_sys::fs::{magic, magic_of_host};
 
 use super::Cgroup;
+use super::read::errno;
 use crate::error::{Error, Result};
 use crate::mounts::table::{self, Entry};
 
@@ -38,10 +40,10 @@ pub(super) fn of(pid: i32) -> Result<Cgroup> {
 
 fn of_process(pid: i32, file: &str) -> Result<Option<String>> {
     let path = format!("/proc/{pid}/{file}");
-    match std::fs::read_to_string(&path) {
+    match std::fs::read_to_string(&path).map_err(errno) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
-        Err(error) => Err(Error::failed(format!("read {path}"), error)),
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Err(errno) => Err(Error::failed(format!("read {path}"), errno.desc())),
     }
 }
 
@@ -105,8 +107,8 @@ struct Table(Option<Vec<u8>>);
 impl Table {
     fn entries(&mut self) -> Result<impl Iterator<Item = Entry<'_>>> {
         if self.0.is_none() {
-            let text = table::read().map_err(|error| Error::failed("read the table of mounts", error))?;
-            self.0 = Some(text);
+            let failed = |error| Error::failed("read the table of mounts", errno(error).desc());
+            self.0 = Some(table::read().map_err(failed)?);
         }
         Ok(table::entries(self.0.as_deref().unwrap_or_default()))
     }

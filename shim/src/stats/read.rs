@@ -19,7 +19,8 @@ pub(super) fn text(dir: &Path, file: &str) -> Result<Option<String>> {
     }
 }
 
-fn errno(error: std::io::Error) -> Errno {
+/// The kernel's number for it.
+pub(super) fn errno(error: std::io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 

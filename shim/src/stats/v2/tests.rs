@@ -156,6 +156,24 @@ fn hugetlb_counts_failures() {
 }
 
 #[test]
+fn figures_of_this_process_are_there() {
+    let own = crate::stats::Cgroup::of(std::process::id().cast_signed()).unwrap();
+    let Some(dir) = own.v2.filter(|_| own.v1.is_empty()) else {
+        println!("skipped: this host has v1 hierarchies");
+        return;
+    };
+    let stat = metrics(&dir).unwrap();
+    assert!(stat.cpu.usage_usec > 0);
+    if dir.join("memory.stat").exists() {
+        assert!(stat.memory.anon > 0 && stat.memory.usage > 0 && stat.memory.usage_limit > 0);
+        assert!(stat.memory_events.is_some());
+    }
+    if dir.join("pids.current").exists() {
+        assert!(stat.pids.current > 0);
+    }
+}
+
+#[test]
 fn controllers_without_files_leave_their_parts_out() {
     assert_eq!(metrics(Scratch::new("v2-empty").path()).unwrap(), Metrics::default());
 }
