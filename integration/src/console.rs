@@ -28,6 +28,11 @@ impl Terminal {
         Ok(self.0.write_all(text.as_bytes())?)
     }
 
+    /// Another size: the programs at the other side get SIGWINCH.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Stop> {
+        Ok(crate::sys::set_size(self.0.as_fd(), rows, columns)?)
+    }
+
     /// Reads until the text appears, the other side closes, or 10 s pass; all that was read.
     pub fn read_until(&mut self, text: &str) -> String {
         let until = Instant::now() + Duration::from_secs(10);

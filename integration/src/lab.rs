@@ -24,6 +24,8 @@ pub struct Lab {
     pub host: Host,
     /// The runtime under test.
     pub runtime: Runtime,
+    /// The shim under test.
+    pub shim: Option<Shim>,
     pub(crate) engine: Option<PathBuf>,
     shared: PathBuf,
     count: Cell<u32>,
@@ -55,6 +57,42 @@ impl Runtime {
     }
 }
 
+/// The containerd shim under test.
+#[derive(Clone, Debug)]
+pub struct Shim {
+    /// Its path.
+    pub path: PathBuf,
+    /// What `-v` calls it: containerd-shim-hull-v1, containerd-shim-runc-v2.
+    pub kind: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl Shim {
+    /// The one named by SHIM, or hull's beside the runtime; `None` when neither is there.
+    pub fn find(runtime: &Runtime) -> Result<Option<Self>, String> {
+        let beside = runtime.path.with_file_name("containerd-shim-hull-v1");
+        let path = match env::var("SHIM") {
+            Ok(name) => which(&name).ok_or_else(|| format!("SHIM: no executable {name}"))?,
+            Err(_) if beside.is_file() => beside,
+            Err(_) => return Ok(None),
+        };
+        let output = std::process::Command::new(&path).arg("-v").output();
+        let output = output.map_err(|e| format!("{} -v: {e}", path.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let version = words.iter().skip_while(|word| **word != "Version:").nth(1).or(words.get(1));
+        let kind = words.first().copied().unwrap_or("unknown").trim_end_matches(':');
+        let kind = kind.rsplit('/').next().unwrap_or(kind).to_owned();
+        Ok(Some(Self { path, kind, version: version.copied().unwrap_or_default().to_owned() }))
+    }
+
+    /// The kind and the version, as `breaks_on` names them.
+    pub fn full(&self) -> String {
+        format!("{} {}", self.kind, self.version)
+    }
+}
+
 pub(crate) fn which(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return fs::canonicalize(name).ok();
@@ -81,6 +119,11 @@ impl Lab {
                 kind: var("HULL_LAB_KIND")?,
                 version: var("HULL_LAB_VERSION")?,
             },
+            shim: env::var_os("HULL_LAB_SHIM").map(|path| Shim {
+                path: path.into(),
+                kind: var("HULL_LAB_SHIM_KIND").unwrap_or_default(),
+                version: var("HULL_LAB_SHIM_VERSION").unwrap_or_default(),
+            }),
             engine: env::var_os("HULL_LAB_ENGINE").map(PathBuf::from),
             shared: var("HULL_LAB_SHARED")?.into(),
             count: Cell::new(0),
@@ -272,10 +315,20 @@ impl Lab {
 
     /// Polls a condition for 10 s.
     #[track_caller]
-    pub fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub fn eventually(&self, what: &str, holds: impl FnMut() -> bool) {
+        assert!(self.settles(holds), "not within 10 s: {what}");
+    }
+
+    /// Polls a condition for 10 s: whether it held in the end.
+    pub fn settles(&self, mut holds: impl FnMut() -> bool) -> bool {
         let until = Instant::now() + Duration::from_secs(10);
-        while !holds() {
-            assert!(Instant::now() < until, "not within 10 s: {what}");
+        loop {
+            if holds() {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }

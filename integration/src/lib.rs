@@ -37,6 +37,8 @@ pub mod runner;
 pub mod supervise;
 /// The few calls `std` and `nix` do not have.
 pub mod sys;
+/// A daemon as a shim sees it: the task service's client, the service for events, the shim's command lines.
+pub mod task;
 /// One entry of the test table, and how a test ends.
 pub mod test;
 /// Mount namespaces in which the host looks like another host.
@@ -45,8 +47,8 @@ pub mod view;
 pub use bundle::Bundle;
 pub use call::{Call, Output, Running};
 pub use cgroup::write_file;
-pub use engine::{Caller, Engine};
+pub use engine::{Caller, Ctr, Engine};
 pub use host::{Host, Mode};
-pub use lab::Lab;
+pub use lab::{Lab, Shim};
 pub use test::{Stop, Test, TestResult, skip};
 pub use view::View;

@@ -7,12 +7,14 @@
 //! | `fork N` | N children that sleep; prints how many could be made |
 //! | `fds` | prints its open descriptors above 2 |
 //! | `as UID GID PROGRAM [ARG..]` | on the host: becomes that program as that user |
+//! | `closes SOCKET` | connects and asks; prints `closed` when the other side closes, `answered` when it answers |
 //! | `eat MIB` | touches that much memory, then prints `ate` |
 
 use crate::sys;
 use std::env;
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -25,6 +27,7 @@ pub fn main(words: &[String]) -> i32 {
         ["fork", count] => fork(count.parse().unwrap_or(1)),
         ["fds"] => fds(),
         ["as", uid, gid, program, args @ ..] => become_user(uid, gid, program, args),
+        ["closes", socket] => closes(socket),
         ["eat", mib] => eat(mib.parse().unwrap_or(1)),
         _ => {
             eprintln!("probe: what is {words:?}?");
@@ -95,6 +98,21 @@ fn become_user(uid: &str, gid: &str, program: &str, args: &[&str]) -> i32 {
     let error = Command::new(program).args(args).uid(id(uid)).gid(id(gid)).exec();
     eprintln!("probe: {program}: {error}");
     127
+}
+
+fn closes(path: &str) -> i32 {
+    let asked = UnixStream::connect(path).and_then(|mut socket| {
+        // A frame of ttrpc: ten bytes of header and an empty request.
+        socket.write_all(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 0]).and_then(|()| socket.read(&mut [0; 64]))
+    });
+    match asked {
+        Ok(0) => println!("closed"),
+        Ok(_) => println!("answered"),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => println!("denied"),
+        // Closed before the request, or under it.
+        Err(_) => println!("closed"),
+    }
+    0
 }
 
 fn eat(mib: usize) -> i32 {

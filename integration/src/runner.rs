@@ -2,7 +2,7 @@
 //! `N passed, N failed, N skipped`.
 
 use crate::engine::Engines;
-use crate::lab::Runtime;
+use crate::lab::{Runtime, Shim};
 use crate::supervise::{self, Shared, Verdict};
 use crate::{Host, Mode, Test, View};
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ FILTER is a part of group::name; several are joined by or; one that begins with 
 --view VIEW    what the host's cgroups look like to every test that does not choose itself
 
 RUNTIME          the runtime under test
+SHIM             the containerd shim under test (default containerd-shim-hull-v1 beside the runtime)
 FULL=1           the long variants of the fault tests
 HULL_CONFIGS     a folder of more configs to plan and run (default none)
 HULL_TEST_TMP    where the tests work (default the temporary directory)
@@ -126,8 +127,7 @@ fn run(tests: &[&Test], options: &Options) -> Result<usize, String> {
                     let next = queue.lock().expect("queue").next();
                     let Some((number, test)) = next else { break };
                     let verdict =
-                        match test.excluded(&shared.runtime.kind, &shared.runtime.version, options.try_known)
-                        {
+                        match test.excluded(&shared.runtime, shared.shim.as_ref(), options.try_known) {
                             Some(why) => Verdict { outcome: "skip".into(), text: why, ms: 0 },
                             None => supervise::launch(test, &shared, &engines, number),
                         };
@@ -197,17 +197,21 @@ impl Results {
 /// The directory of the run: busybox and its list of applets, the probe, one directory for each test.
 fn prepare(options: &Options) -> Result<Shared, String> {
     let runtime = Runtime::find(&env::var("RUNTIME").unwrap_or_else(|_| "bin/hull".into()))?;
+    let shim = Shim::find(&runtime)?;
     let host = Host::probe();
     // crun refuses a hybrid host with a controller on cgroup2: it gets the pure v1 view there.
     let refuses = runtime.kind == "crun" && host.mode == Mode::Hybrid && !host.v2_controllers.is_empty();
     let view = options.view.unwrap_or(if refuses { View::V1 } else { View::Host });
     println!("runtime: {} ({} {})", runtime.path.display(), runtime.kind, runtime.version);
+    if let Some(shim) = &shim {
+        println!("shim: {} ({})", shim.path.display(), shim.full());
+    }
     println!("host: {}", host.describe());
     println!("view: {}", view.word());
     let tmp = env::var_os("HULL_TEST_TMP").map_or_else(env::temp_dir, PathBuf::from);
     let dir = tmp.join(format!("hull-integration-{}", std::process::id()));
     make_shared(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    Ok(Shared { dir, runtime, view })
+    Ok(Shared { dir, runtime, shim, view })
 }
 
 fn make_shared(dir: &Path) -> Result<(), String> {

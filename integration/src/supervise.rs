@@ -253,6 +253,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) runtime: crate::lab::Runtime,
+    pub(crate) shim: Option<crate::Shim>,
     pub(crate) view: View,
 }
 
@@ -271,6 +272,12 @@ pub(crate) fn launch(test: &Test, shared: &Shared, engines: &Engines, number: us
     let mut supervisor = Command::new(env::current_exe().expect("own path"));
     if let Some(engine) = engine {
         supervisor.env("HULL_LAB_ENGINE", engine);
+    }
+    if let Some(shim) = &shared.shim {
+        supervisor
+            .env("HULL_LAB_SHIM", &shim.path)
+            .env("HULL_LAB_SHIM_KIND", &shim.kind)
+            .env("HULL_LAB_SHIM_VERSION", &shim.version);
     }
     let output = supervisor
         .args(["--supervise", &format!("{}::{}", test.group, test.name)])

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -40,6 +40,14 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     let (at, flag) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
     // SAFETY: both strings are ours, end in NUL and live until the call returns; the kernel only reads them.
     let rc = unsafe { libc::syscall(libc::SYS_renameat2, at, one.as_ptr(), at, other.as_ptr(), flag) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The size of a terminal (`TIOCSWINSZ`).
+pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is borrowed, so open; the kernel reads one winsize, which is ours.
+    let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

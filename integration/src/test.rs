@@ -1,5 +1,6 @@
 //! One entry of the test table, and how a test ends. A test is a plain function; its name is the behaviour.
 
+use crate::lab::{Runtime, Shim};
 use crate::{Engine, Lab, View};
 use std::fmt;
 
@@ -35,7 +36,7 @@ pub struct Test {
     pub name: &'static str,
     /// The body.
     pub run: fn(&Lab) -> TestResult,
-    /// Runtimes known to fail it: the beginning of "KIND VERSION", and the line of the specification or of docs/.
+    /// Runtimes and shims known to fail it: the beginning of "KIND VERSION", and the line of the specification or of docs/.
     pub breaks_on: &'static [(&'static str, &'static str)],
     /// Runs for this kind of runtime only.
     pub only: Option<&'static str>,
@@ -88,16 +89,22 @@ impl Test {
         self
     }
 
-    /// Why it does not run on this kind of runtime, if so.
-    pub fn excluded(&self, kind: &str, version: &str, try_known: bool) -> Option<String> {
-        if let Some(only) = self.only.filter(|only| *only != kind) {
+    /// Why it does not run on this runtime, with this shim, if so. Tests of the shim are in files named shim_*.
+    pub fn excluded(&self, runtime: &Runtime, shim: Option<&Shim>, try_known: bool) -> Option<String> {
+        let of_shim = self.group.contains("::shim_");
+        if of_shim && shim.is_none() {
+            return Some("no shim beside the runtime; SHIM names another".into());
+        }
+        if let Some(only) = self.only.filter(|only| *only != runtime.kind) {
             return Some(format!("only for {only}"));
         }
         if try_known {
             return None;
         }
-        let full = format!("{kind} {version}");
-        let known = self.breaks_on.iter().find(|(prefix, _)| full.starts_with(prefix))?;
+        let mut subjects = vec![format!("{} {}", runtime.kind, runtime.version)];
+        subjects.extend(shim.filter(|_| of_shim).map(Shim::full));
+        let is_known = |prefix: &str| subjects.iter().any(|subject| subject.starts_with(prefix));
+        let known = self.breaks_on.iter().find(|(prefix, _)| is_known(prefix))?;
         Some(format!("known on {}: {}", known.0, known.1))
     }
 }

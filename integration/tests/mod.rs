@@ -25,6 +25,12 @@ mod rootless;
 mod samples;
 mod seccomp;
 mod security;
+mod shim_bootstrap;
+mod shim_ctr;
+mod shim_events;
+mod shim_exits;
+mod shim_stdio;
+mod shim_task;
 mod terminals;
 mod verbs;
 
@@ -58,6 +64,12 @@ pub(crate) fn all() -> Vec<&'static Test> {
         docker::TESTS,
         podman::TESTS,
         buildah::TESTS,
+        shim_ctr::TESTS,
+        shim_task::TESTS,
+        shim_bootstrap::TESTS,
+        shim_stdio::TESTS,
+        shim_events::TESTS,
+        shim_exits::TESTS,
     ]
     .into_iter()
     .flatten()

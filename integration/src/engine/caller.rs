@@ -108,11 +108,7 @@ impl Caller<'_> {
 
     /// A program of the host in the engine's namespaces.
     pub fn near(&self, words: &[&str]) -> Call {
-        let pid = fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
-        let mut argv: Vec<OsString> =
-            ["nsenter", "-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"].map(OsString::from).into();
-        argv.extend(words.iter().map(OsString::from));
-        Call::new(self.lab, argv).env("PATH", search_path(&self.dir)).env("TMPDIR", &self.dir)
+        near(self.lab, &self.dir, words)
     }
 
     /// buildah on the storage of podman: a verb and its words. Skips when it is not installed.
@@ -137,8 +133,20 @@ impl Caller<'_> {
     }
 }
 
+/// A program of the host in an engine's namespaces.
+pub(super) fn near(lab: &Lab, dir: &Path, words: &[&str]) -> Call {
+    let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
+    let mut argv: Vec<OsString> =
+        ["nsenter", "-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"].map(OsString::from).into();
+    argv.extend(words.iter().map(OsString::from));
+    Call::new(lab, argv).env("PATH", search_path(dir)).env("TMPDIR", dir)
+}
+
 /// Removes every container of a test; those it found.
 pub(crate) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {
+    if super::ctr::is_containerd(dir) {
+        return super::ctr::remove_containers(dir, tag);
+    }
     let command = || {
         if !is_podman(dir) {
             return docker(dir);

@@ -10,11 +10,14 @@
 
 /// What a test calls an engine with.
 mod caller;
+/// What a test calls containerd with.
+mod ctr;
 /// The namespaces, and pid 1 in them.
 pub mod place;
 
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
+pub use ctr::{Ctr, WAITS};
 
 use crate::View;
 use crate::cgroup::{remove_tagged, tagged};
@@ -52,12 +55,15 @@ pub enum Engine {
     DockerRemap,
     /// dockerd with `--live-restore`, for a test that kills it.
     DockerLive,
+    /// containerd alone, with the shim under test under both names.
+    Containerd,
     /// podman and buildah on one storage; no daemon.
     Podman,
 }
 
 impl Engine {
-    const ALL: [Self; 4] = [Self::Docker, Self::DockerRemap, Self::DockerLive, Self::Podman];
+    const ALL: [Self; 5] =
+        [Self::Docker, Self::DockerRemap, Self::DockerLive, Self::Containerd, Self::Podman];
 
     /// A word for names.
     pub fn word(self) -> &'static str {
@@ -65,6 +71,7 @@ impl Engine {
             Self::Docker => "docker",
             Self::DockerRemap => "docker-remap",
             Self::DockerLive => "docker-live",
+            Self::Containerd => "containerd",
             Self::Podman => "podman",
         }
     }
@@ -76,6 +83,7 @@ impl Engine {
     /// Programs it cannot do without, and their Debian packages.
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            Self::Containerd => &[("containerd", "containerd"), ("ctr", "containerd")],
             Self::Podman => &[("podman", "podman"), ("conmon", "conmon")],
             Self::Docker | Self::DockerRemap | Self::DockerLive => &[
                 ("dockerd", "docker.io"),
@@ -186,6 +194,7 @@ fn try_start(engine: Engine, view: View, shared: &Shared) -> io::Result<Running>
         .args([PLACE, engine.word(), view.word()])
         .args([&shared.dir, &dir, &shared.runtime.path])
         .arg(&tag)
+        .args(shared.shim.iter().map(|shim| &shim.path))
         .env_remove("XDG_RUNTIME_DIR")
         .current_dir(&dir)
         .stdin(stdin)

@@ -12,6 +12,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -33,11 +35,13 @@ struct Words {
     runtime: PathBuf,
     /// In the name of every cgroup of the engine.
     tag: String,
+    /// The shim under test.
+    shim: Option<PathBuf>,
 }
 
 impl Words {
     fn parse(words: &[String]) -> Option<Self> {
-        let [engine, view, shared, dir, runtime, tag] = words else { return None };
+        let [engine, view, shared, dir, runtime, tag, shim @ ..] = words else { return None };
         Some(Self {
             engine: Engine::parse(engine)?,
             view: View::parse(view)?,
@@ -45,6 +49,7 @@ impl Words {
             dir: dir.into(),
             runtime: runtime.into(),
             tag: tag.clone(),
+            shim: shim.first().map(PathBuf::from),
         })
     }
 }
@@ -125,6 +130,14 @@ fn furnish(words: &Words) -> Result<(), Stop> {
     }
     // What BuildKit calls.
     symlink(&words.runtime, bin.join("runc"))?;
+    if let (Engine::Containerd, Some(shim)) = (words.engine, &words.shim) {
+        // Copies: a shim may look for its runtime beside its own file. Under the second name it stands in for
+        // the shim of the distribution.
+        for name in ["containerd-shim-hull-v1", "containerd-shim-runc-v2"] {
+            fs::copy(shim, bin.join(name))?;
+        }
+        fs::copy(&words.runtime, bin.join("hull"))?;
+    }
     rootfs(words)?;
     if words.engine == Engine::DockerRemap {
         remap_ids(&words.dir)?;
@@ -165,6 +178,29 @@ fn rootfs(words: &Words) -> Result<(), Stop> {
 
 fn image_tar(words: &Words) -> PathBuf {
     words.dir.join("image.tar")
+}
+
+/// The image as docker saves one: what `ctr images import` reads.
+fn image_archive(words: &Words) -> Result<PathBuf, Stop> {
+    let busybox = words.shared.join("busybox");
+    let dir = words.dir.join("archive");
+    fs::create_dir_all(&dir)?;
+    fs::copy(image_tar(words), dir.join("layer.tar"))?;
+    let digest = Sha256::digest(fs::read(image_tar(words))?)
+        .iter()
+        .fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+    let config = json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
+        "os": "linux",
+        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    fs::write(dir.join("config.json"), config.to_string())?;
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    fs::write(dir.join("manifest.json"), manifest.to_string())?;
+    let archive = words.dir.join("archive.tar");
+    succeeds(Command::new(busybox).arg("tar").arg("-C").arg(&dir).arg("-cf").arg(&archive).arg("."))?;
+    Ok(archive)
 }
 
 /// A user with subordinate ids, in copies that only this mount namespace sees.
@@ -247,11 +283,13 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
         dir.join("containerd.sock"),
     );
     fs::write(dir.join("containerd.toml"), config)?;
-    daemons.push(Daemon::start(
-        words,
-        "containerd",
-        vec!["containerd".into(), "-c".into(), at("containerd.toml")],
-    )?);
+    let argv = vec!["containerd".into(), "-c".into(), at("containerd.toml")];
+    daemons.push(Daemon::start(words, "containerd", argv)?);
+    if words.engine == Engine::Containerd {
+        await_answer("containerd", || ctr(dir))?;
+        let archive = image_archive(words)?;
+        return succeeds(ctr(dir).args(["images", "import"]).arg(archive));
+    }
     let mut argv: Vec<OsString> = vec!["dockerd".into(), "-H".into()];
     let mut socket = OsString::from("unix://");
     socket.push(at("docker.sock"));
@@ -264,10 +302,10 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     match words.engine {
         Engine::DockerRemap => argv.push("--userns-remap=remap".into()),
         Engine::DockerLive => argv.push("--live-restore".into()),
-        Engine::Docker | Engine::Podman => {}
+        Engine::Docker | Engine::Podman | Engine::Containerd => {}
     }
     daemons.push(Daemon::start(words, "dockerd", argv)?);
-    await_api(dir)?;
+    await_answer("dockerd", || docker(dir))?;
     succeeds(docker(dir).args(import_words()).arg(image_tar(words)).arg(IMAGE))
 }
 
@@ -286,6 +324,13 @@ pub(super) fn podman(dir: &Path, runtime: &Path) -> Vec<OsString> {
     words
 }
 
+/// The client of containerd.
+pub(super) fn ctr(dir: &Path) -> Command {
+    let mut command = Command::new("ctr");
+    command.arg("-a").arg(dir.join("containerd.sock")).stdin(no_input());
+    command
+}
+
 /// The docker client of the engine.
 pub(super) fn docker(dir: &Path) -> Command {
     let mut command = Command::new(docker_client());
@@ -294,15 +339,16 @@ pub(super) fn docker(dir: &Path) -> Command {
     command
 }
 
-fn await_api(dir: &Path) -> Result<(), Stop> {
+/// The command, again and again until it succeeds.
+fn await_answer(who: &str, client: impl Fn() -> Command) -> Result<(), Stop> {
     let until = Instant::now() + Duration::from_secs(40);
     loop {
-        let answer = docker(dir).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        let answer = client().arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         if answer.success() {
             return Ok(());
         }
         if Instant::now() > until {
-            return Err(Stop::Fail("dockerd does not answer".into()));
+            return Err(Stop::Fail(format!("{who} does not answer")));
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -394,11 +440,15 @@ fn look(words: &Words) -> Vec<String> {
             left.push(format!("process: {pid} {}\n", String::from_utf8_lossy(&text).replace('\0', " ")));
         }
     }
-    let states =
-        ["run/hull", "run/runc", "run/crun", "run/netns", "run/docker/netns"].map(|d| Path::new("/").join(d));
+    let states = ["run/hull", "run/runc", "run/crun", "run/netns", "run/docker/netns", "run/containerd/s"]
+        .map(|d| Path::new("/").join(d));
     let exec = words.dir.join("exec");
     let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
-    for state in states.into_iter().chain(of_docker).flat_map(names) {
+    let of_ctr = [
+        PathBuf::from("/run/containerd/runc/default"),
+        words.dir.join("containerd-state/io.containerd.runtime.v2.task/default"),
+    ];
+    for state in states.into_iter().chain(of_docker).chain(of_ctr).flat_map(names) {
         left.push(format!("state: {}\n", state.display()));
     }
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -1,0 +1,224 @@
+//! What a test calls containerd with: `ctr`, run in the place of the daemon. Every container has the test's tag in
+//! its id and its cgroup, so that leftovers are found like any other; `gone` looks for those of the shim.
+
+use super::IMAGE;
+use super::caller::near;
+use super::place;
+use crate::cgroup::tagged;
+use crate::{Bundle, Call, Lab, Output, Stop};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// containerd's client, and the place of its daemon.
+#[derive(Debug)]
+pub struct Ctr<'l> {
+    lab: &'l Lab,
+    dir: PathBuf,
+}
+
+impl Lab {
+    /// The containerd of this test.
+    pub fn ctr(&self) -> Result<Ctr<'_>, Stop> {
+        let dir = self.engine.clone().ok_or("the table does not name an engine for this test")?;
+        Ok(Ctr { lab: self, dir })
+    }
+}
+
+pub(super) fn is_containerd(dir: &Path) -> bool {
+    dir.join("archive.tar").exists()
+}
+
+impl Ctr<'_> {
+    /// A command of ctr, not yet given.
+    pub fn call(&self, words: &[&str]) -> Call {
+        let socket = self.dir.join("containerd.sock");
+        near(self.lab, &self.dir, &["ctr", "-a", &socket.to_string_lossy()]).args(words)
+    }
+
+    /// As `call`, outside of the place: of commands without streams, whose process the test can end.
+    pub fn call_from_here(&self, words: &[&str]) -> Call {
+        let socket = self.dir.join("containerd.sock");
+        Call::new(self.lab, vec!["ctr".into(), "-a".into(), socket.into()]).args(words)
+    }
+
+    /// Gives the command and waits for its end.
+    pub fn go(&self, words: &[&str]) -> Output {
+        self.call(words).go()
+    }
+
+    /// `run` of a command line over a directory as its root file system.
+    pub fn run(&self, id: &str, flags: &[&str], command: &[&str]) -> Call {
+        let rootfs = self.rootfs();
+        self.run_of(id, flags, &["--rootfs", "--read-only"], &rootfs.to_string_lossy(), command)
+    }
+
+    /// As `run`, over a snapshot of the image: the daemon asks the shim for an overlay.
+    pub fn run_image(&self, id: &str, flags: &[&str], command: &[&str]) -> Call {
+        self.run_of(id, flags, &[], IMAGE, command)
+    }
+
+    fn run_of(&self, id: &str, flags: &[&str], more: &[&str], image: &str, command: &[&str]) -> Call {
+        let cgroup = self.lab.cgroups_path(id);
+        self.call(&["run", "--cgroup", &cgroup, "--env", "PATH=/bin"])
+            .args(more)
+            .args(flags)
+            .args(&[image, id])
+            .args(command)
+    }
+
+    /// As `run`, of a bundle of the test, whose config is taken as it stands.
+    pub fn run_bundle(&self, bundle: &Bundle, flags: &[&str]) -> Call {
+        let rootfs = bundle.rootfs();
+        bundle.clone().set("/root/path", json!(rootfs)).write();
+        let config = bundle.dir.join("config.json");
+        self.call(&["run", "--config", &config.to_string_lossy()]).args(flags).args(&[&bundle.id])
+    }
+
+    /// `run --detach` of a shell that ends with 7 on TERM and waits for it; its id.
+    #[track_caller]
+    pub fn up(&self, flags: &[&str]) -> String {
+        let id = self.lab.new_id();
+        let flags: Vec<&str> = ["-d", "--null-io"].iter().chain(flags).copied().collect();
+        self.run(&id, &flags, &["sh", "-c", WAITS]).go().ok();
+        id
+    }
+
+    /// `task exec` under an exec id.
+    pub fn exec(&self, id: &str, exec: &str, flags: &[&str], command: &[&str]) -> Call {
+        self.call(&["task", "exec", "--exec-id", exec]).args(flags).args(&[id]).args(command)
+    }
+
+    /// The status that `task ls` shows.
+    pub fn status(&self, id: &str) -> Option<String> {
+        let list = self.go(&["task", "ls"]).ok().out();
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id))?;
+        line.split_whitespace().nth(2).map(String::from)
+    }
+
+    /// The init process, as the place numbers it.
+    #[track_caller]
+    pub fn pid(&self, id: &str) -> i32 {
+        let list = self.go(&["task", "ls"]).ok().out();
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id));
+        let pid = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        pid.expect("a pid in task ls")
+    }
+
+    /// A file of a process of the place.
+    pub fn proc(&self, pid: i32, file: &str) -> String {
+        let bytes = fs::read(self.root().join(format!("proc/{pid}/{file}"))).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A signal to a process of the place.
+    #[track_caller]
+    pub fn signal(&self, pid: i32, signal: &str) {
+        near(self.lab, &self.dir, &["kill", "-s", signal, &pid.to_string()]).go().ok();
+    }
+
+    /// The root directory of the place, from here.
+    fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.init()))
+    }
+
+    fn init(&self) -> String {
+        fs::read_to_string(self.dir.join("pid")).unwrap_or_default()
+    }
+
+    /// The shim processes of this container: their command line or working directory names it.
+    pub fn shims(&self, id: &str) -> Vec<i32> {
+        let is_shim = |pid: &i32| {
+            let link = |name: &str| fs::read_link(self.root().join(format!("proc/{pid}/{name}")));
+            let (exe, cwd) = (link("exe").unwrap_or_default(), link("cwd").unwrap_or_default());
+            let names_it = |text: &str| text.split(['\0', '/', ' ']).any(|word| word == id);
+            exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("containerd-shim"))
+                && (names_it(&self.proc(*pid, "cmdline")) || names_it(&cwd.to_string_lossy()))
+        };
+        let entries = fs::read_dir(self.root().join("proc")).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+        pids.filter(is_shim).collect()
+    }
+
+    /// Where the socket of its shim is, seen from this test.
+    pub fn socket(&self, id: &str) -> PathBuf {
+        let text = format!("{}/default/{id}", self.dir.join("containerd.sock").display());
+        let name = Sha256::digest(text).iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+        self.root().join("run/containerd/s").join(name)
+    }
+
+    /// The directory that is every container's root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("image")
+    }
+
+    /// The bundle of a running container.
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.dir.join("containerd-state/io.containerd.runtime.v2.task/default").join(id)
+    }
+
+    /// SIGKILL to the task, then the task and the container are removed.
+    #[track_caller]
+    pub fn remove(&self, id: &str) {
+        self.go(&["task", "rm", "-f", id]).ok();
+        self.go(&["container", "rm", id]).ok();
+    }
+
+    /// A task that has ended with this code, and the container are removed.
+    #[track_caller]
+    pub fn remove_ended(&self, id: &str, code: i32) {
+        let output = self.go(&["task", "rm", id]).ok();
+        let said = format!("non-zero exit code {code}");
+        assert!(code == 0 || output.err().contains(&format!("{said}\"")), "{output}");
+        self.go(&["container", "rm", id]).ok();
+    }
+
+    /// Nothing of the container is left: process, mount, cgroup, socket, state.
+    #[track_caller]
+    pub fn gone(&self, id: &str) {
+        let mut left = Vec::new();
+        let clean = || {
+            left = self.left_of(id);
+            left.is_empty()
+        };
+        let settled = self.lab.settles(clean);
+        assert!(settled, "left of {id}: {left:?}");
+    }
+
+    fn left_of(&self, id: &str) -> Vec<String> {
+        let mut left: Vec<String> = self.shims(id).iter().map(|pid| format!("shim {pid}")).collect();
+        let mounts = self.proc(1, "mountinfo");
+        left.extend(mounts.lines().filter(|l| l.contains(&format!("/{id}/"))).map(|l| format!("mount {l}")));
+        let cgroups = tagged(&self.lab.tag).into_iter().filter(|c| c.ends_with(id));
+        left.extend(cgroups.map(|c| format!("cgroup {}", c.display())));
+        let state = self.root().join("run/containerd/runc/default").join(id);
+        let work = self.dir.join("containerd/io.containerd.runtime.v2.task/default").join(id);
+        let paths = [self.socket(id), self.bundle(id), state, work];
+        left.extend(paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
+        left
+    }
+}
+
+/// Ends with 7 on TERM.
+pub const WAITS: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+
+/// Removes every container of a test; those it found.
+pub(super) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {
+    let list = place::ctr(dir).args(["container", "ls", "-q"]).output()?;
+    let ids: Vec<String> = String::from_utf8_lossy(&list.stdout)
+        .split_whitespace()
+        .filter(|id| id.starts_with(tag))
+        .map(String::from)
+        .collect();
+    for id in &ids {
+        // One that has no task, or whose task has ended: the next command says so if it matters.
+        place::ctr(dir).args(["task", "rm", "-f", id]).output()?;
+        let removed = place::ctr(dir).args(["container", "rm", id]).output()?;
+        if !removed.status.success() {
+            let text = String::from_utf8_lossy(&removed.stderr);
+            return Err(Stop::Fail(format!("container rm {id}: {text}")));
+        }
+    }
+    Ok(ids)
+}
