@@ -164,7 +164,8 @@ fn a_terminal_is_resized(lab: &Lab) -> TestResult {
 fn attach_passes_input_and_output(lab: &Lab) -> TestResult {
     let ctr = lab.ctr()?;
     let id = lab.new_id();
-    ctr.run(&id, &["-d"], &["sh", "-c", "read x; echo got-$x; exit 6"]).go().ok();
+    // ctr leaves with the exit, whatever it has not printed yet.
+    ctr.run(&id, &["-d"], &["sh", "-c", "read x; echo got-$x; sleep 0.5; exit 6"]).go().ok();
     let output = ctr.call(&["task", "attach", &id]).stdin("word\n").go().rc(6);
     assert!(output.out().contains("got-word"), "{output}");
     ctr.go(&["container", "rm", &id]).ok();

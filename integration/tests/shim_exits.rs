@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 
 const GO_1: &str = "containerd-shim-runc-v2 1.";
-const INIT_LAST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the exit of init is the last exit of its container")];
+const INIT_LAST: &[(&str, &str)] =
+    &[(GO_1, "docs/shim.md: the exit of init is the last exit of its container")];
 const LOST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: no exit is lost, however many come at once")];
 const LEAKS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: a terminal's descriptors are closed with it")];
 
@@ -136,7 +137,8 @@ fn hundreds_of_execs_at_once(lab: &Lab) -> TestResult {
     task.up_waiting()?;
     let count = 100;
     let id = |n: usize| format!("e{n}");
-    let added: Vec<_> = (0..count).map(|n| task.ask_exec(&Exec::sh(id(n), &format!("exit {}", n % 200)))).collect();
+    let added: Vec<_> =
+        (0..count).map(|n| task.ask_exec(&Exec::sh(id(n), &format!("exit {}", n % 200)))).collect();
     for reply in added {
         reply.get()?;
     }

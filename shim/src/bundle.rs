@@ -71,29 +71,37 @@ struct Namespace {
     path: String,
 }
 
-fn config(bundle: &Path) -> Config {
-    let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+fn config(bundle: &Path) -> Result<Config> {
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(|why| Error::failed(format!("read {}", path.display()), why))?;
+    serde_json::from_slice(&text).map_err(|why| Error::invalid(format!("read {}: {why}", path.display())))
 }
 
 /// Annotations that put several containers into one shim, the first that is there counting.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
 /// The group of the bundle's container, unless it is alone.
-pub fn group(bundle: &Path) -> Option<String> {
-    let annotations = config(bundle).annotations;
-    GROUPS.iter().find_map(|name| annotations.get(*name).filter(|group| !group.is_empty()).cloned())
+///
+/// # Errors
+/// A config.json that cannot be read.
+pub fn group(bundle: &Path) -> Result<Option<String>> {
+    let annotations = config(bundle)?.annotations;
+    let given = |name: &&str| annotations.get(*name).filter(|group| !group.is_empty()).cloned();
+    Ok(GROUPS.iter().find_map(given))
 }
 
 /// Whether the container's processes are not ended by the kernel when its init ends.
-pub fn shares_pids(bundle: &Path) -> bool {
+///
+/// # Errors
+/// A config.json that cannot be read.
+pub fn shares_pids(bundle: &Path) -> Result<bool> {
     let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
-    !config(bundle).linux.namespaces.iter().any(own)
+    Ok(!config(bundle)?.linux.namespaces.iter().any(own))
 }
 
 /// What a pod's namespaces are to be set to; nothing without a config.json.
 pub fn pod(bundle: &Path) -> Pod {
-    let config = config(bundle);
+    let config = config(bundle).unwrap_or_default();
     Pod { hostname: config.hostname, sysctl: config.linux.sysctl }
 }
 
@@ -147,12 +155,20 @@ mod tests {
             ("both", both, Some("g")),
             ("pod", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#, Some("pod")),
             ("none", r#"{"annotations":{"x":"y"}}"#, None),
-            ("broken", "{", None),
         ] {
             let dir = bundle(name, config);
-            assert_eq!(group(&dir).as_deref(), group_is, "{name}");
+            assert_eq!(group(&dir).unwrap().as_deref(), group_is, "{name}");
             std::fs::remove_dir_all(dir).unwrap();
         }
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_read_is_an_error() {
+        let dir = bundle("broken", "{");
+        assert!(group(&dir).unwrap_err().message.contains("config.json"));
+        std::fs::remove_file(dir.join("config.json")).unwrap();
+        assert!(group(&dir).unwrap_err().message.contains("config.json"));
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
@@ -163,7 +179,7 @@ mod tests {
             ("host", "[]", true),
         ] {
             let dir = bundle(name, &format!(r#"{{"linux":{{"namespaces":{list}}}}}"#));
-            assert_eq!(shares_pids(&dir), shares, "{name}");
+            assert_eq!(shares_pids(&dir).unwrap(), shares, "{name}");
             std::fs::remove_dir_all(dir).unwrap();
         }
     }

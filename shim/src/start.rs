@@ -58,7 +58,7 @@ pub fn start(flags: &Flags) -> Result<Vec<u8>> {
         bundle => Ok(bundle.clone()),
     };
     let dir = dir.map_err(|why| Error::failed("find the bundle", why))?;
-    let group = bundle::group(&dir).unwrap_or_else(|| flags.id.clone());
+    let group = bundle::group(&dir)?.unwrap_or_else(|| flags.id.clone());
     let path = socket_path(&request, flags, &group);
     let address = format!("unix://{}", path.display());
     if let Some(socket) = listen(&path)? {

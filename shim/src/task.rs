@@ -156,6 +156,11 @@ impl Shim {
         let host = self.sandbox.borrow().as_ref().and_then(|sandbox| sandbox.host());
         let runtime = Runtime::new(&options, &self.namespace, &bundle, &request.id, &self.reaper).from(host);
         bundle::write(&bundle.join("runtime"), runtime.binary().to_string_lossy().as_bytes())?;
+        let traits = Traits {
+            io_owner: (options.io_uid, options.io_gid),
+            checkpoint: request.checkpoint.clone(),
+            shares_pids: bundle::shares_pids(&bundle)?,
+        };
         let rootfs = bundle.join("rootfs");
         mount(&request.rootfs, &rootfs)?;
         let stdio = Stdio {
@@ -163,11 +168,6 @@ impl Shim {
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
-        };
-        let traits = Traits {
-            io_owner: (options.io_uid, options.io_gid),
-            checkpoint: request.checkpoint.clone(),
-            shares_pids: bundle::shares_pids(&bundle),
         };
         let init = Process::new("", stdio, Vec::new());
         let container = Rc::new(Container::new(&request.id, bundle, runtime, init, traits));
@@ -431,6 +431,9 @@ impl Shim {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default().value;
+        if container.freeze.get() != Freeze::No {
+            return Err(Error::precondition(format!("cannot exec in a paused container {}", container.id)));
+        }
         container.add(Process::new(&request.exec_id, stdio, spec))?;
         self.outbox.publish(&events::TaskExecAdded {
             container_id: request.id,

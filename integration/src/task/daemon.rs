@@ -58,7 +58,13 @@ impl Asked {
     /// Must have ended with 0.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert!(self.rc == 0, "the shim ended with {}: {}{}", self.rc, String::from_utf8_lossy(&self.out), self.err);
+        assert!(
+            self.rc == 0,
+            "the shim ended with {}: {}{}",
+            self.rc,
+            String::from_utf8_lossy(&self.out),
+            self.err
+        );
         self
     }
 }
@@ -198,7 +204,12 @@ impl Daemon<'_> {
     }
 
     /// As `start`, with these bytes on stdin and any change of the command line.
-    pub fn start_with(&self, bundle: &Bundle, stdin: &[u8], edit: impl FnOnce(&mut Command)) -> Result<Asked, Stop> {
+    pub fn start_with(
+        &self,
+        bundle: &Bundle,
+        stdin: &[u8],
+        edit: impl FnOnce(&mut Command),
+    ) -> Result<Asked, Stop> {
         self.prepare(bundle)?;
         let mut command = self.command(bundle);
         edit(&mut command);
@@ -251,7 +262,8 @@ impl Daemon<'_> {
 
     /// A connection to a shim.
     pub fn connect(&self, started: &Started) -> Result<Client, Refusal> {
-        let service = if started.version >= 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" };
+        let service =
+            if started.version >= 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" };
         Client::connect(&started.socket, service, &self.namespace)
     }
 
@@ -330,7 +342,9 @@ impl Daemon<'_> {
         let mut left: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-        left.extend(points.filter(|at| Path::new(at).starts_with(&self.lab.dir)).map(|at| format!("mount {at}")));
+        left.extend(
+            points.filter(|at| Path::new(at).starts_with(&self.lab.dir)).map(|at| format!("mount {at}")),
+        );
         left
     }
 }
