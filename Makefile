@@ -54,8 +54,8 @@ test-vm: build build-tests ## the integration tests in a machine with systemd an
 # crun refuses a hybrid host.
 validate: build-tests ## the integration tests against runc and crun: do they test the specification?
 	hack/setup test
-	RUNTIME=$$(command -v runc) $(SUITE)
-	RUNTIME=$$(command -v crun) hack/view pure $(SUITE)
+	RUNTIME=$$(command -v runc) SHIM=$$(command -v containerd-shim-runc-v2) $(SUITE)
+	RUNTIME=$$(command -v crun) hack/view pure $(SUITE) -shim_
 
 check: build ## format, lints, documentation, shell scripts, size
 	hack/setup check
@@ -64,6 +64,7 @@ check: build ## format, lints, documentation, shell scripts, size
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps --quiet
 	shellcheck $$(grep -lE '^#!.*(ba|da)?sh$$' hack/* .ci/run)
 	hack/size bin/hull
+	LIMIT=2000000 hack/size bin/$(SHIM)
 
 docs: ## the manual pages and the completion, from the table of verbs and flags
 	$(CARGO) run --locked --quiet -p hull --example man -- docs/man docs/completion
