@@ -1,7 +1,9 @@
 //! The shim's command line: `start` in the words of each version of the daemon, sockets and their groups, `delete`,
 //! `-info`, and what signals to the server do.
 
-use hull_integration::task::{Asked, Client, Daemon, Dialect, Exec, Stdio, WAITS, ask, is_gone, kill_process, signal_process};
+use hull_integration::task::{
+    Asked, Client, Daemon, Dialect, Exec, Stdio, WAITS, ask, is_gone, kill_process, signal_process,
+};
 use hull_integration::{Bundle, Lab, Mode, Stop, TestResult, tests};
 use hull_proto::bootstrap::BootstrapResult;
 use hull_proto::process::Status;
@@ -27,7 +29,8 @@ const LOG: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the log never blocks")];
 const INFO: &[(&str, &str)] = &[(GO_1, "docs/shim.md: -info (needs 1.7)")];
 const OWN_NAME: &[(&str, &str)] = &[(GO_1, "docs/shim.md: options of a runtime with a name of its own")];
 const STATUS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: delete tells the exit status where it is known")];
-const SIGNALS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: HUP, INT, QUIT, TERM and PIPE do not end a shim that keeps a container")];
+const SIGNALS: &[(&str, &str)] =
+    &[(GO_1, "docs/shim.md: HUP, INT, QUIT, TERM and PIPE do not end a shim that keeps a container")];
 const RACE: &[(&str, &str)] = &[(GO_1, "docs/shim.md: of shims that start at once one serves the group")];
 
 tests! {
@@ -126,7 +129,8 @@ fn options_of_an_old_daemon_are_no_bootstrap_message(lab: &Lab) -> TestResult {
 fn options_that_look_like_a_bootstrap_message_are_none(lab: &Lab) -> TestResult {
     let daemon = speaking(lab, Dialect::V1_7)?;
     let bundle = daemon.bundle().sh("exit 3");
-    let stdin = Any { type_url: bundle.id.clone(), value: b"other".to_vec(), ..Any::default() }.write_to_bytes()?;
+    let stdin =
+        Any { type_url: bundle.id.clone(), value: b"other".to_vec(), ..Any::default() }.write_to_bytes()?;
     let asked = daemon.start_with(&bundle, &stdin, |_| {})?;
     // It may be refused as options of an unknown kind, but not be answered by a message.
     assert!(asked.rc != 0 || asked.out.starts_with(b"unix:///") || asked.out.starts_with(b"{"), "{asked:?}");
@@ -162,14 +166,15 @@ fn start_twice_gives_one_shim(lab: &Lab) -> TestResult {
     let again = daemon.read_answer(&again)?;
     assert_eq!(again.socket, task.started.socket);
     task.up_waiting()?;
-    assert_eq!(daemon.sockets(), [task.started.socket.clone()]);
+    assert_eq!(daemon.sockets(), std::slice::from_ref(&task.started.socket));
     daemon.end()
 }
 
 fn containers_of_a_group_share_a_shim(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     for key in ["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group"] {
-        let (one, other) = (daemon.task(grouped(&daemon, key, key))?, daemon.task(grouped(&daemon, key, key))?);
+        let (one, other) =
+            (daemon.task(grouped(&daemon, key, key))?, daemon.task(grouped(&daemon, key, key))?);
         assert_eq!(one.shim_pid(), other.shim_pid());
         one.up_waiting()?;
         other.up_waiting()?;
@@ -207,9 +212,11 @@ fn the_annotation_of_the_shim_comes_before_that_of_kubernetes(lab: &Lab) -> Test
 
 fn shims_that_start_at_once_are_one(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
+    let model = daemon.bundle().sh(WAITS);
     for round in 0..5 {
+        let key = "/annotations/io.kubernetes.cri.sandbox-id";
         let bundles: Vec<Bundle> =
-            (0..4).map(|_| grouped(&daemon, "io.kubernetes.cri.sandbox-id", &format!("pod{round}"))).collect();
+            (0..4).map(|_| daemon.member(&model).set(key, json!(format!("pod{round}")))).collect();
         // Ready before, so that they start close together.
         let stdins: Vec<Vec<u8>> = bundles
             .iter()
@@ -239,7 +246,7 @@ fn shims_that_start_at_once_are_one(lab: &Lab) -> TestResult {
             .collect();
         let mut tasks = Vec::new();
         for (thread, bundle) in threads.into_iter().zip(bundles) {
-            let asked = thread.join().map_err(|_| "a panic")??.ok();
+            let asked = thread.join().expect("no panic")?.ok();
             tasks.push(daemon.attach(bundle, daemon.read_answer(&asked)?)?);
         }
         let pids: Vec<i32> = tasks.iter().map(|task| task.shim_pid()).collect();
@@ -334,13 +341,17 @@ fn the_server_goes_to_the_cgroup_of_the_options(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let bundle = daemon.bundle().sh(WAITS);
     let cgroup = format!("/{}/shim", lab.tag);
-    let mounts: Vec<PathBuf> = lab.host.v1.iter().map(|(_, at)| at.clone()).chain(lab.host.v2.clone()).collect();
+    let mounts: Vec<PathBuf> =
+        lab.host.v1.iter().map(|(_, at)| at.clone()).chain(lab.host.v2.clone()).collect();
     let dirs: Vec<PathBuf> = mounts.iter().map(|at| at.join(&cgroup[1..])).collect();
     dirs.iter().try_for_each(fs::create_dir_all)?;
-    if let Some(cpuset) = dirs.iter().find(|dir| dir.join("cpuset.cpus").exists() && lab.host.mode != Mode::V2) {
+    if let Some(cpuset) =
+        dirs.iter().find(|dir| dir.join("cpuset.cpus").exists() && lab.host.mode != Mode::V2)
+    {
         // An empty one takes no process.
         for name in ["cpuset.cpus", "cpuset.mems"] {
-            let all = fs::read_to_string(cpuset.parent().and_then(Path::parent).ok_or("a parent")?.join(name))?;
+            let all =
+                fs::read_to_string(cpuset.parent().and_then(Path::parent).ok_or("a parent")?.join(name))?;
             fs::write(cpuset.parent().ok_or("a parent")?.join(name), &all)?;
             fs::write(cpuset.join(name), &all)?;
         }
@@ -394,7 +405,16 @@ fn flags_are_read_as_go_reads_them(lab: &Lab) -> TestResult {
     let refused = with(&words(&["-id", &bundle.id, "-address", &address, "start"]))?;
     assert!(refused.rc != 0 && !refused.out.starts_with(b"unix://"), "{refused:?}");
     let id = format!("--id={}", bundle.id);
-    let asked = with(&words(&["--namespace=test", "-address", &address, &id, "-debug=false", "-publish-binary", "/x", "start"]))?;
+    let asked = with(&words(&[
+        "--namespace=test",
+        "-address",
+        &address,
+        &id,
+        "-debug=false",
+        "-publish-binary",
+        "/x",
+        "start",
+    ]))?;
     let asked = asked.ok();
     runs_a_container(&daemon, bundle, &asked)
 }
@@ -473,8 +493,11 @@ fn options_of_a_name_of_its_own(lab: &Lab) -> TestResult {
         config_body: toml.into_bytes(),
         ..runtime_options::Options::default()
     };
-    let options =
-        Any { type_url: "runtimeoptions.v1.Options".into(), value: options.write_to_bytes()?, ..Any::default() };
+    let options = Any {
+        type_url: "runtimeoptions.v1.Options".into(),
+        value: options.write_to_bytes()?,
+        ..Any::default()
+    };
     task.create_with(&Stdio::default(), |request| request.options = Some(options).into())?;
     assert!(Path::new("/run/other/test").join(&task.id).exists());
     task.start("")?;
@@ -523,7 +546,10 @@ fn the_flags_of_the_options_reach_the_runtime(lab: &Lab) -> TestResult {
         let created = task.create_with(&Stdio::default(), |request| request.options = Some(options).into());
         let words = fs::read_to_string(&log)?;
         assert_eq!(words.split_whitespace().any(|one| one == word), wanted, "{word}: {words}");
-        assert!(words.contains("--log-format json") && words.contains("--bundle") && words.contains("--pid-file"), "{words}");
+        assert!(
+            words.contains("--log-format json") && words.contains("--bundle") && words.contains("--pid-file"),
+            "{words}"
+        );
         assert!(created.is_ok() || word == "--systemd-cgroup" || word == "--no-pivot", "{created:?}");
     }
     daemon.end()

@@ -8,7 +8,8 @@ use serde_json::json;
 use std::time::Duration;
 
 const GO_1: &str = "containerd-shim-runc-v2 1.";
-const KEPT: &[(&str, &str)] = &[(GO_1, "docs/shim.md: while the daemon is away events wait; none is dropped, none overtakes")];
+const KEPT: &[(&str, &str)] =
+    &[(GO_1, "docs/shim.md: while the daemon is away events wait; none is dropped, none overtakes")];
 const OOM_FIRST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the kill by the kernel is told before the exit")];
 const OOM_LOST: &[(&str, &str)] = &[(GO_1, "docs/shim.md: kills by the kernel are watched from create on")];
 
@@ -62,11 +63,8 @@ fn events_tell_what_create_was_told(lab: &Lab) -> TestResult {
 fn a_process_that_ends_at_once_has_its_events_in_order(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().args(&["/bin/true"]);
-    let key = json!(group.id);
-    let mut bundles = vec![group];
-    for _ in 0..15 {
-        bundles.push(daemon.bundle().args(&["/bin/true"]).set("/annotations/io.kubernetes.cri.sandbox-id", key.clone()));
-    }
+    let mut bundles: Vec<_> = (0..15).map(|_| daemon.member(&group)).collect();
+    bundles.insert(0, group);
     let tasks = bundles.into_iter().map(|bundle| daemon.task(bundle)).collect::<Result<Vec<_>, _>>()?;
     for task in &tasks {
         task.create(&Stdio::default())?;
@@ -98,7 +96,8 @@ fn events_of_execs_come_in_order(lab: &Lab) -> TestResult {
     }
     for id in &ids {
         let lines = task.event(&format!("exit {id} 3"));
-        let of: Vec<&str> = lines.iter().filter(|l| l.split(' ').nth(1) == Some(id)).map(String::as_str).collect();
+        let of: Vec<&str> =
+            lines.iter().filter(|l| l.split(' ').nth(1) == Some(id)).map(String::as_str).collect();
         assert_eq!(of, [format!("exec-added {id}"), format!("exec-started {id}"), format!("exit {id} 3")]);
     }
     daemon.end()
@@ -112,7 +111,11 @@ fn life(task: &hull_integration::task::Task<'_>) -> Result<Vec<String>, hull_int
         let id = format!("e{code}");
         task.run(&Exec::sh(&*id, &format!("exit {code}")))?;
         assert_eq!(task.wait(&id).get()?.exit_status, code);
-        wanted.extend([format!("exec-added {id}"), format!("exec-started {id}"), format!("exit {id} {code}")]);
+        wanted.extend([
+            format!("exec-added {id}"),
+            format!("exec-started {id}"),
+            format!("exit {id} {code}"),
+        ]);
     }
     task.pause()?;
     task.resume()?;
@@ -154,7 +157,11 @@ fn a_daemon_that_was_away_gets_every_event_in_order(lab: &Lab) -> TestResult {
             let id = format!("e{round}-{code}");
             task.run(&Exec::sh(&*id, &format!("exit {code}")))?;
             assert_eq!(task.wait(&id).get()?.exit_status, code);
-            wanted.extend([format!("exec-added {id}"), format!("exec-started {id}"), format!("exit {id} {code}")]);
+            wanted.extend([
+                format!("exec-added {id}"),
+                format!("exec-started {id}"),
+                format!("exit {id} {code}"),
+            ]);
         }
         daemon.events.come_back();
         let last = format!("exit e{round}-3 3");
@@ -209,7 +216,10 @@ fn eater<'d>(
 ) -> Result<hull_integration::task::Task<'d>, hull_integration::Stop> {
     daemon.lab.needs_controller("memory")?;
     let probe = daemon.lab.probe()?;
-    let bundle = daemon.bundle().sh(script).set("/linux/resources/memory", json!({"limit": 20 << 20, "swap": 20 << 20}));
+    let bundle = daemon
+        .bundle()
+        .sh(script)
+        .set("/linux/resources/memory", json!({"limit": 20 << 20, "swap": 20 << 20}));
     std::fs::hard_link(probe, bundle.path("/bin/probe"))?;
     daemon.task(bundle)
 }

@@ -241,7 +241,11 @@ fn a_reader_goes_and_comes_back_without_a_lost_byte(lab: &Lab) -> TestResult {
     fs::write(task.bundle.path("/stop"), "")?;
     let text = out.until("end\n");
     let found = numbers(&text);
-    assert!(found.iter().enumerate().all(|(at, number)| *number == at as u64 + 1), "a gap in {} numbers", found.len());
+    assert!(
+        found.iter().enumerate().all(|(at, number)| *number == at as u64 + 1),
+        "a gap in {} numbers",
+        found.len()
+    );
     task.wait("").get()?;
     daemon.end()
 }
@@ -303,7 +307,13 @@ fn a_child_that_keeps_the_output_open_does_not_hold_the_exit(lab: &Lab) -> TestR
     let task = daemon.task(daemon.bundle().sh(WAITS))?;
     task.up_waiting()?;
     let stdio = Stdio::to(out.name());
-    task.run(&Exec::sh("e", "(trap '' HUP; until [ -e /gate ]; do sleep 0.02; done; echo late) & echo early; exit 3").on(stdio))?;
+    task.run(
+        &Exec::sh(
+            "e",
+            "(trap '' HUP; until [ -e /gate ]; do sleep 0.02; done; echo late) & echo early; exit 3",
+        )
+        .on(stdio),
+    )?;
     assert_eq!(task.wait("e").get()?.exit_status, 3);
     task.event("exit e 3");
     out.until("early");
@@ -381,9 +391,15 @@ fn a_program_takes_the_output(lab: &Lab) -> TestResult {
     assert_eq!((read("out")?.as_str(), read("err")?.as_str()), ("to-out\n", "to-err\n"));
     let words = read("words")?;
     let words: Vec<&str> = words.split_whitespace().collect();
-    assert!(words == ["key", "value", "other", "thing"] || words == ["other", "thing", "key", "value"], "{words:?}");
+    assert!(
+        words == ["key", "value", "other", "thing"] || words == ["other", "thing", "key", "value"],
+        "{words:?}"
+    );
     let env = read("env")?;
-    assert!(env.contains(&format!("CONTAINER_ID={}\n", task.id)) && env.contains("CONTAINER_NAMESPACE=test\n"), "{env}");
+    assert!(
+        env.contains(&format!("CONTAINER_ID={}\n", task.id)) && env.contains("CONTAINER_NAMESPACE=test\n"),
+        "{env}"
+    );
     task.retire()?;
     daemon.end()
 }
@@ -427,10 +443,16 @@ fn a_program_takes_the_output_of_a_terminal(lab: &Lab) -> TestResult {
     let script = format!("exec 5>&-; {} cat <&3 >{}/out", busybox.display(), dir.display());
     let program = log_program(lab, &script)?;
     let task = daemon.task(daemon.bundle().sh("tty").set("/process/terminal", json!(true)))?;
-    task.up(&Stdio { stdout: format!("binary://{}", program.display()), terminal: true, ..Stdio::default() })?;
+    task.up(&Stdio {
+        stdout: format!("binary://{}", program.display()),
+        terminal: true,
+        ..Stdio::default()
+    })?;
     task.wait("").get()?;
     task.delete("")?;
-    lab.eventually("the output", || fs::read_to_string(dir.join("out")).is_ok_and(|text| text.contains("/dev/pts/0")));
+    lab.eventually("the output", || {
+        fs::read_to_string(dir.join("out")).is_ok_and(|text| text.contains("/dev/pts/0"))
+    });
     daemon.end()
 }
 
@@ -438,7 +460,10 @@ fn a_uri_nobody_knows_is_refused(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let task = daemon.task(daemon.bundle().sh("exit 4"))?;
     for uri in ["streaming+ttrpc:///run/x?streaming_id=1", "gopher://there"] {
-        refused_saying(task.create(&Stdio { stdout: uri.into(), stderr: uri.into(), ..Stdio::default() }), "");
+        refused_saying(
+            task.create(&Stdio { stdout: uri.into(), stderr: uri.into(), ..Stdio::default() }),
+            "",
+        );
     }
     assert_eq!(task.events(), Vec::<String>::new());
     task.up(&Stdio::default())?;
@@ -522,7 +547,8 @@ fn an_exec_with_a_terminal(lab: &Lab) -> TestResult {
 fn the_end_of_a_terminal_is_seen(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let mut out = fifo(&daemon, "out")?;
-    let task = daemon.task(daemon.bundle().sh("seq -w 1000001 1020000; exit 4").set("/process/terminal", json!(true)))?;
+    let task = daemon
+        .task(daemon.bundle().sh("seq -w 1000001 1020000; exit 4").set("/process/terminal", json!(true)))?;
     task.up(&Stdio { stdout: out.name(), terminal: true, ..Stdio::default() })?;
     out.until("1020000");
     assert_eq!(task.wait("").get()?.exit_status, 4);

@@ -3,7 +3,7 @@
 use hull_integration::task::{Exec, Fifo, Stdio, WAITS, is_gone, refused, refused_saying};
 use hull_integration::{Lab, Mode, TestResult, tests};
 use hull_proto::process::Status;
-use hull_proto::task::{ConnectResponse, ConnectRequest, StateRequest, StateResponse};
+use hull_proto::task::{ConnectRequest, ConnectResponse, StateRequest, StateResponse};
 use hull_proto::types::Mount;
 use protobuf::Message;
 use serde_json::json;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use ttrpc::Code;
 
 const GO_1: &str = "containerd-shim-runc-v2 1.";
-const EXEC_AFTER_INIT: &[(&str, &str)] = &[(GO_1, "docs/shim.md: Start of an exec after the end of init is a failed precondition")];
+const EXEC_AFTER_INIT: &[(&str, &str)] =
+    &[(GO_1, "docs/shim.md: Start of an exec after the end of init is a failed precondition")];
 const BOTH_SERVICES: &[(&str, &str)] = &[(GO_1, "docs/shim.md: both versions of the task service")];
 const EXEC_DELETED: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the deletion of an exec is an event")];
 const LEAKS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: a failed Create leaves no descriptor")];
@@ -134,11 +135,8 @@ fn state_tells_what_create_was_told(lab: &Lab) -> TestResult {
     let (out, err) = (lab.next_path("out"), lab.next_path("err"));
     fs::write(&out, "")?;
     fs::write(&err, "")?;
-    let stdio = Stdio {
-        stdout: out.display().to_string(),
-        stderr: err.display().to_string(),
-        ..Stdio::default()
-    };
+    let stdio =
+        Stdio { stdout: out.display().to_string(), stderr: err.display().to_string(), ..Stdio::default() };
     let pid = task.up(&stdio)?;
     let state = task.state("")?;
     assert_eq!((state.id.as_str(), state.pid, state.exec_id.as_str()), (task.id.as_str(), pid, ""));
@@ -225,15 +223,13 @@ fn fds(pid: i32) -> Vec<String> {
 fn a_failed_create_leaves_nothing(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().sh(WAITS);
-    let key = json!(group.id);
     let holder = daemon.task(group)?;
     holder.up_waiting()?;
     let shim = holder.shim_pid();
     let wrapper = daemon.wrapper("[ $verb != create ] || { echo broken >&2; exit 1; }")?;
     let mut after_first = None;
     for round in 0..10 {
-        let bundle = daemon.bundle().set("/annotations/io.kubernetes.cri.sandbox-id", key.clone());
-        let task = daemon.task(bundle)?;
+        let task = daemon.task(daemon.member(&holder.bundle))?;
         assert_eq!(task.started.socket, holder.started.socket);
         let out = Fifo::output(&lab.next_path("out"))?;
         let stdio = Stdio { terminal: round % 2 == 1, stdout: out.name(), ..Stdio::default() };
@@ -260,7 +256,9 @@ fn bind(source: &str, options: &[&str]) -> Mount {
 }
 
 /// A bundle whose root file system is elsewhere, and where it is.
-fn without_rootfs(daemon: &hull_integration::task::Daemon<'_>) -> Result<(hull_integration::Bundle, String), hull_integration::Stop> {
+fn without_rootfs(
+    daemon: &hull_integration::task::Daemon<'_>,
+) -> Result<(hull_integration::Bundle, String), hull_integration::Stop> {
     let bundle = daemon.bundle();
     let elsewhere = daemon.lab.next_path("elsewhere");
     fs::rename(bundle.rootfs(), &elsewhere)?;
@@ -290,7 +288,11 @@ fn create_makes_the_mounts_of_the_rootfs(lab: &Lab) -> TestResult {
 
 fn succeeds(program: &str, words: &[&str]) -> TestResult {
     let status = std::process::Command::new(program).args(words).status()?;
-    if status.success() { Ok(()) } else { Err(hull_integration::Stop::Fail(format!("{program} {words:?}: {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(hull_integration::Stop::Fail(format!("{program} {words:?}: {status}")))
+    }
 }
 
 /// So many lower directories that their names are longer than a page.
@@ -302,7 +304,8 @@ fn create_makes_an_overlay_with_many_layers(lab: &Lab) -> TestResult {
     fs::create_dir(&dir)?;
     let mut lower = Vec::new();
     for number in 0..60 {
-        let layer = dir.join(format!("a-layer-with-a-name-that-takes-some-of-a-page-of-options-{number:04}/fs"));
+        let layer =
+            dir.join(format!("a-layer-with-a-name-that-takes-some-of-a-page-of-options-{number:04}/fs"));
         fs::create_dir_all(&layer)?;
         fs::write(layer.join(format!("file{number}")), "")?;
         lower.push(layer.display().to_string());
@@ -456,7 +459,8 @@ fn one_of_two_racing_execs_gets_the_id(lab: &Lab) -> TestResult {
     task.up_waiting()?;
     for round in 0..20 {
         let id = format!("e{round}");
-        let asked: Vec<_> = (0..4).map(|code| task.ask_exec(&Exec::sh(&*id, &format!("exit {code}")))).collect();
+        let asked: Vec<_> =
+            (0..4).map(|code| task.ask_exec(&Exec::sh(&*id, &format!("exit {code}")))).collect();
         let answers: Vec<_> = asked.into_iter().map(|reply| reply.get()).collect();
         let winner: Vec<usize> = (0..4).filter(|n| answers[*n].is_ok()).collect();
         assert_eq!(winner.len(), 1, "{answers:?}");
@@ -710,7 +714,8 @@ fn update_reaches_the_cgroup(lab: &Lab) -> TestResult {
 fn stats_are_those_of_the_cgroup(lab: &Lab) -> TestResult {
     lab.needs_controller("memory")?;
     let daemon = lab.daemon()?;
-    let task = daemon.task(daemon.bundle().sh(WAITS).set("/linux/resources/memory", json!({"limit": 50 << 20})))?;
+    let task =
+        daemon.task(daemon.bundle().sh(WAITS).set("/linux/resources/memory", json!({"limit": 50 << 20})))?;
     let pid = task.up_waiting()? as i32;
     let stats = task.stats()?;
     let kind = stats.type_url.rsplit('/').next().unwrap_or_default().to_owned();
@@ -765,7 +770,10 @@ fn shutdown_with_containers_does_nothing(lab: &Lab) -> TestResult {
 }
 
 /// A runtime that waits at this verb for a file.
-fn slow(daemon: &hull_integration::task::Daemon<'_>, verb: &str) -> Result<(String, std::path::PathBuf), hull_integration::Stop> {
+fn slow(
+    daemon: &hull_integration::task::Daemon<'_>,
+    verb: &str,
+) -> Result<(String, std::path::PathBuf), hull_integration::Stop> {
     let gate = daemon.lab.next_path("gate");
     let at = daemon.lab.next_path("at");
     let script = format!(
@@ -780,10 +788,9 @@ fn slow(daemon: &hull_integration::task::Daemon<'_>, verb: &str) -> Result<(Stri
 fn state_does_not_wait_for_a_slow_create(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().sh(WAITS);
-    let key = json!(group.id);
     let first = daemon.task(group)?;
     let pid = first.up_waiting()?;
-    let other = daemon.task(daemon.bundle().sh("exit 3").set("/annotations/io.kubernetes.cri.sandbox-id", key))?;
+    let other = daemon.task(daemon.member(&first.bundle).sh("exit 3"))?;
     let (binary, gate) = slow(&daemon, "create")?;
     let created = other.ask_create(&Stdio::default(), |request| {
         request.options = Some(daemon.options(|options| options.binary_name = binary)).into();

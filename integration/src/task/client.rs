@@ -7,14 +7,14 @@ use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use ttrpc::Code;
-use ttrpc::proto::{KeyValue, Request};
 use ttrpc::r#async::Client as Connection;
 use ttrpc::r#async::transport::Socket;
+use ttrpc::proto::{KeyValue, Request};
 
 /// No answer of a shim takes longer, but that of Wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -94,7 +94,8 @@ impl Client {
         stream.set_nonblocking(true).map_err(failed)?;
         let copy = stream.try_clone().map_err(failed)?;
         let _inside = driver().enter();
-        let connection = Connection::new(Socket::new(tokio::net::UnixStream::from_std(copy).map_err(failed)?));
+        let connection =
+            Connection::new(Socket::new(tokio::net::UnixStream::from_std(copy).map_err(failed)?));
         Ok(Self { connection, stream: Arc::new(stream), service, namespace: namespace.to_owned() })
     }
 
@@ -138,7 +139,9 @@ fn short(text: &str) -> String {
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let rest = part.split_once(end).map_or(part, |(_, rest)| rest);
-        shown.push_str(rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(" } }").unwrap_or(rest));
+        shown.push_str(
+            rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(" } }").unwrap_or(rest),
+        );
     }
     shown.chars().take(400).collect()
 }

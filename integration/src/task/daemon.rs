@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -58,7 +58,13 @@ impl Asked {
     /// Must have ended with 0.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert!(self.rc == 0, "the shim ended with {}: {}{}", self.rc, String::from_utf8_lossy(&self.out), self.err);
+        assert!(
+            self.rc == 0,
+            "the shim ended with {}: {}{}",
+            self.rc,
+            String::from_utf8_lossy(&self.out),
+            self.err
+        );
         self
     }
 }
@@ -119,7 +125,16 @@ impl Daemon<'_> {
 
     /// A bundle, named as its container and in the daemon's state directory.
     pub fn bundle(&self) -> Bundle {
-        let mut bundle = self.lab.bundle();
+        self.place(self.lab.bundle())
+    }
+
+    /// A bundle of the same group as another, over the root file system of that one.
+    pub fn member(&self, of: &Bundle) -> Bundle {
+        let bundle = self.place(of.sibling(self.lab));
+        bundle.set("/annotations/io.kubernetes.cri.sandbox-id", json!(of.id))
+    }
+
+    fn place(&self, mut bundle: Bundle) -> Bundle {
         let dir = self.dir.join(&self.namespace).join(&bundle.id);
         fs::create_dir_all(dir.parent().expect("a parent")).expect("the namespace's directory");
         fs::rename(&bundle.dir, &dir).expect("move the bundle");
@@ -198,7 +213,12 @@ impl Daemon<'_> {
     }
 
     /// As `start`, with these bytes on stdin and any change of the command line.
-    pub fn start_with(&self, bundle: &Bundle, stdin: &[u8], edit: impl FnOnce(&mut Command)) -> Result<Asked, Stop> {
+    pub fn start_with(
+        &self,
+        bundle: &Bundle,
+        stdin: &[u8],
+        edit: impl FnOnce(&mut Command),
+    ) -> Result<Asked, Stop> {
         self.prepare(bundle)?;
         let mut command = self.command(bundle);
         edit(&mut command);
@@ -251,7 +271,8 @@ impl Daemon<'_> {
 
     /// A connection to a shim.
     pub fn connect(&self, started: &Started) -> Result<Client, Refusal> {
-        let service = if started.version >= 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" };
+        let service =
+            if started.version >= 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" };
         Client::connect(&started.socket, service, &self.namespace)
     }
 
@@ -299,8 +320,7 @@ impl Daemon<'_> {
         let shims: Vec<i32> = ended.collect();
         self.lab.eventually("the end of the shims", || shims.iter().all(|pid| is_gone(*pid)));
         for (id, dir, _) in known {
-            let mut bundle = self.lab.bundle();
-            (bundle.id, bundle.dir) = (id, dir);
+            let bundle = Bundle { id, dir, spec: Value::Null };
             let mut command = self.command(&bundle);
             let asked = self.ask(command.arg("-bundle").arg(&bundle.dir).arg("delete"), &[])?;
             // The Go shim of 1.6 fails for a container that was never created.
@@ -330,7 +350,9 @@ impl Daemon<'_> {
         let mut left: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-        left.extend(points.filter(|at| Path::new(at).starts_with(&self.lab.dir)).map(|at| format!("mount {at}")));
+        left.extend(
+            points.filter(|at| Path::new(at).starts_with(&self.lab.dir)).map(|at| format!("mount {at}")),
+        );
         left
     }
 }

@@ -1,7 +1,9 @@
 //! The daemon's service for events: takes what shims forward and keeps it in the order in which it came. It can
 //! end as a killed daemon does (the socket's file stays), come back, and be slow or unwilling.
 
-use hull_proto::events::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskStart};
+use hull_proto::events::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskStart,
+};
 use hull_proto::forward::{Envelope, ForwardRequest};
 use hull_proto::forward_ttrpc::{self, Events as Service};
 use protobuf::Message;
@@ -130,7 +132,8 @@ impl Events {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
             runtime.block_on(async move {
                 let services = forward_ttrpc::create_events(Arc::new(Recorder(record)));
-                let mut server = Server::new().bind(&address).expect("bind the events' socket").register_service(services);
+                let mut server =
+                    Server::new().bind(&address).expect("bind the events' socket").register_service(services);
                 server.start().await.expect("serve events");
                 ready.send(()).expect("the test waits");
                 // A dropped sender says the same as a message.

@@ -127,7 +127,8 @@ impl Fifo {
                 Step::Nothing => {}
                 Step::End => return,
             }
-            let tail: String = self.text().chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
+            let tail: String =
+                self.text().chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
             assert!(
                 Instant::now() < until,
                 "{what} did not come within 20 s from {}; {} bytes came, the last: {tail:?}",

@@ -6,10 +6,10 @@ use super::{Client, Daemon, Refusal, Started};
 use crate::{Bundle, Stop};
 use hull_proto::process::Status;
 use hull_proto::task::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-    DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
-    ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-    StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest,
+    PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse,
+    StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
@@ -242,7 +242,11 @@ impl Task<'_> {
             use protobuf::Message;
             ProcessDetails::parse_from_bytes(&info.value).map(|details| details.exec_id).unwrap_or_default()
         };
-        Ok(answer.processes.iter().map(|one| (one.pid, one.info.as_ref().map(exec).unwrap_or_default())).collect())
+        Ok(answer
+            .processes
+            .iter()
+            .map(|one| (one.pid, one.info.as_ref().map(exec).unwrap_or_default()))
+            .collect())
     }
 
     /// Pause.
@@ -382,7 +386,8 @@ pub fn kill_process(pid: i32) {
 pub(super) fn finish(client: &Client, id: &str) -> Option<i32> {
     let limit = Duration::from_secs(20);
     let id = || id.to_owned();
-    let connect = client.ask::<ConnectResponse>("Connect", &ConnectRequest { id: id(), ..Default::default() });
+    let connect =
+        client.ask::<ConnectResponse>("Connect", &ConnectRequest { id: id(), ..Default::default() });
     let shim = connect.within(limit)?.ok()?.shim_pid as i32;
     let kill = KillRequest { id: id(), signal: libc::SIGKILL as u32, all: true, ..Default::default() };
     // Each of these may be refused: the container may never have been made, have ended, be deleted.
