@@ -166,7 +166,7 @@ fn start_twice_gives_one_shim(lab: &Lab) -> TestResult {
     let again = daemon.read_answer(&again)?;
     assert_eq!(again.socket, task.started.socket);
     task.up_waiting()?;
-    assert_eq!(daemon.sockets(), [task.started.socket.clone()]);
+    assert_eq!(daemon.sockets(), std::slice::from_ref(&task.started.socket));
     daemon.end()
 }
 
@@ -212,10 +212,11 @@ fn the_annotation_of_the_shim_comes_before_that_of_kubernetes(lab: &Lab) -> Test
 
 fn shims_that_start_at_once_are_one(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
+    let model = daemon.bundle().sh(WAITS);
     for round in 0..5 {
-        let bundles: Vec<Bundle> = (0..4)
-            .map(|_| grouped(&daemon, "io.kubernetes.cri.sandbox-id", &format!("pod{round}")))
-            .collect();
+        let key = "/annotations/io.kubernetes.cri.sandbox-id";
+        let bundles: Vec<Bundle> =
+            (0..4).map(|_| daemon.member(&model).set(key, json!(format!("pod{round}")))).collect();
         // Ready before, so that they start close together.
         let stdins: Vec<Vec<u8>> = bundles
             .iter()
@@ -245,7 +246,7 @@ fn shims_that_start_at_once_are_one(lab: &Lab) -> TestResult {
             .collect();
         let mut tasks = Vec::new();
         for (thread, bundle) in threads.into_iter().zip(bundles) {
-            let asked = thread.join().map_err(|_| "a panic")??.ok();
+            let asked = thread.join().expect("no panic")?.ok();
             tasks.push(daemon.attach(bundle, daemon.read_answer(&asked)?)?);
         }
         let pids: Vec<i32> = tasks.iter().map(|task| task.shim_pid()).collect();

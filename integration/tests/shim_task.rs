@@ -221,15 +221,13 @@ fn fds(pid: i32) -> Vec<String> {
 fn a_failed_create_leaves_nothing(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().sh(WAITS);
-    let key = json!(group.id);
     let holder = daemon.task(group)?;
     holder.up_waiting()?;
     let shim = holder.shim_pid();
     let wrapper = daemon.wrapper("[ $verb != create ] || { echo broken >&2; exit 1; }")?;
     let mut after_first = None;
     for round in 0..10 {
-        let bundle = daemon.bundle().set("/annotations/io.kubernetes.cri.sandbox-id", key.clone());
-        let task = daemon.task(bundle)?;
+        let task = daemon.task(daemon.member(&holder.bundle))?;
         assert_eq!(task.started.socket, holder.started.socket);
         let out = Fifo::output(&lab.next_path("out"))?;
         let stdio = Stdio { terminal: round % 2 == 1, stdout: out.name(), ..Stdio::default() };
@@ -788,11 +786,14 @@ fn slow(
 fn state_does_not_wait_for_a_slow_create(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().sh(WAITS);
-    let key = json!(group.id);
     let first = daemon.task(group)?;
     let pid = first.up_waiting()?;
+<<<<<<< HEAD
     let other =
         daemon.task(daemon.bundle().sh("exit 3").set("/annotations/io.kubernetes.cri.sandbox-id", key))?;
+=======
+    let other = daemon.task(daemon.member(&first.bundle).sh("exit 3"))?;
+>>>>>>> shim-tests
     let (binary, gate) = slow(&daemon, "create")?;
     let created = other.ask_create(&Stdio::default(), |request| {
         request.options = Some(daemon.options(|options| options.binary_name = binary)).into();

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -125,7 +125,16 @@ impl Daemon<'_> {
 
     /// A bundle, named as its container and in the daemon's state directory.
     pub fn bundle(&self) -> Bundle {
-        let mut bundle = self.lab.bundle();
+        self.place(self.lab.bundle())
+    }
+
+    /// A bundle of the same group as another, over the root file system of that one.
+    pub fn member(&self, of: &Bundle) -> Bundle {
+        let bundle = self.place(of.sibling(self.lab));
+        bundle.set("/annotations/io.kubernetes.cri.sandbox-id", json!(of.id))
+    }
+
+    fn place(&self, mut bundle: Bundle) -> Bundle {
         let dir = self.dir.join(&self.namespace).join(&bundle.id);
         fs::create_dir_all(dir.parent().expect("a parent")).expect("the namespace's directory");
         fs::rename(&bundle.dir, &dir).expect("move the bundle");
@@ -311,8 +320,7 @@ impl Daemon<'_> {
         let shims: Vec<i32> = ended.collect();
         self.lab.eventually("the end of the shims", || shims.iter().all(|pid| is_gone(*pid)));
         for (id, dir, _) in known {
-            let mut bundle = self.lab.bundle();
-            (bundle.id, bundle.dir) = (id, dir);
+            let bundle = Bundle { id, dir, spec: Value::Null };
             let mut command = self.command(&bundle);
             let asked = self.ask(command.arg("-bundle").arg(&bundle.dir).arg("delete"), &[])?;
             // The Go shim of 1.6 fails for a container that was never created.
