@@ -54,15 +54,10 @@ test-vm: build build-tests ## the integration tests in a machine with systemd an
 # crun refuses a hybrid host.
 validate: build-tests ## the integration tests against runc, crun and the Go shim: do they test the specification?
 	hack/setup test
-<<<<<<< HEAD
-	RUNTIME=$$(command -v runc) SHIM=$$(command -v containerd-shim-runc-v2) $(SUITE)
-	RUNTIME=$$(command -v crun) hack/view pure $(SUITE) -shim_
-=======
 	RUNTIME=$$(command -v runc) $(SUITE)
 	! command -v containerd-shim-runc-v2 || \
 		SHIM=$$(command -v containerd-shim-runc-v2) RUNTIME=$$(command -v runc) $(SUITE) shim_
 	RUNTIME=$$(command -v crun) hack/view pure $(SUITE)
->>>>>>> shim-tests
 
 check: build ## format, lints, documentation, shell scripts, size
 	hack/setup check

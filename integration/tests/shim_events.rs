@@ -63,21 +63,8 @@ fn events_tell_what_create_was_told(lab: &Lab) -> TestResult {
 fn a_process_that_ends_at_once_has_its_events_in_order(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let group = daemon.bundle().args(&["/bin/true"]);
-<<<<<<< HEAD
-    let key = json!(group.id);
-    let mut bundles = vec![group];
-    for _ in 0..15 {
-        bundles.push(
-            daemon
-                .bundle()
-                .args(&["/bin/true"])
-                .set("/annotations/io.kubernetes.cri.sandbox-id", key.clone()),
-        );
-    }
-=======
     let mut bundles: Vec<_> = (0..15).map(|_| daemon.member(&group)).collect();
     bundles.insert(0, group);
->>>>>>> shim-tests
     let tasks = bundles.into_iter().map(|bundle| daemon.task(bundle)).collect::<Result<Vec<_>, _>>()?;
     for task in &tasks {
         task.create(&Stdio::default())?;

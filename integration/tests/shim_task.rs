@@ -788,12 +788,7 @@ fn state_does_not_wait_for_a_slow_create(lab: &Lab) -> TestResult {
     let group = daemon.bundle().sh(WAITS);
     let first = daemon.task(group)?;
     let pid = first.up_waiting()?;
-<<<<<<< HEAD
-    let other =
-        daemon.task(daemon.bundle().sh("exit 3").set("/annotations/io.kubernetes.cri.sandbox-id", key))?;
-=======
     let other = daemon.task(daemon.member(&first.bundle).sh("exit 3"))?;
->>>>>>> shim-tests
     let (binary, gate) = slow(&daemon, "create")?;
     let created = other.ask_create(&Stdio::default(), |request| {
         request.options = Some(daemon.options(|options| options.binary_name = binary)).into();
