@@ -242,11 +242,10 @@ impl Names {
         if stdio.terminal {
             return Ok(Self { stdin, stdout, stderr: Name::Nowhere });
         }
-        let stderr = match Name::parse(&stdio.stderr)? {
-            // A file or a program for output takes errors too, also when the daemon names it only once.
-            Name::Nowhere if matches!(stdout, Name::File(_) | Name::Program(_)) => stdout.clone(),
-            named => named,
-        };
+        // A file or a program for output takes errors too, also when the daemon names it only once.
+        let takes_both = matches!(stdout, Name::File(_) | Name::Program(_));
+        let once = takes_both && stdio.stderr.is_empty();
+        let stderr = if once { stdout.clone() } else { Name::parse(&stdio.stderr)? };
         if stderr != stdout && matches!(stdout, Name::Program(_)) {
             let (out, err) = (&stdio.stdout, &stdio.stderr);
             return Err(Error::invalid(format!("stderr {err}: errors go to the log program, too ({out})")));
