@@ -65,13 +65,11 @@ impl ConsoleSocket {
     /// # Errors
     /// When the runtime sends none within 30 s.
     pub async fn receive(self) -> Result<OwnedFd> {
-        let answer = timeout(LIMIT, self.exchange()).await;
-        match answer
-            .map_err(|_elapsed| Error::other("receive the terminal: the runtime sent none within 30 s"))?
-        {
-            Ok(Some(terminal)) if terminal.is_terminal() => Ok(terminal),
-            Ok(_) => Err(Error::other("receive the terminal: the runtime sent something else")),
-            Err(why) => Err(failed("receive the terminal", &why)),
+        match timeout(LIMIT, self.exchange()).await {
+            Ok(Ok(Some(terminal))) if terminal.is_terminal() => Ok(terminal),
+            Ok(Ok(_)) => Err(Error::other("receive the terminal: the runtime sent something else")),
+            Ok(Err(why)) => Err(failed("receive the terminal", &why)),
+            Err(_elapsed) => Err(Error::other(format!("receive the terminal: none within {LIMIT:?}"))),
         }
     }
 
@@ -110,7 +108,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // What remains is an empty directory of ours, harmless.
-        let _gone = remove_file(&self.socket).is_ok() && remove_dir(&self.dir).is_ok();
+        // There may be no socket yet; and what cannot be removed is empty and harmless.
+        let _socket = remove_file(&self.socket).is_ok();
+        let _dir = remove_dir(&self.dir).is_ok();
     }
 }

@@ -239,12 +239,14 @@ impl Names {
     fn parse(stdio: &Stdio) -> Result<Self> {
         let stdin = Name::parse(&stdio.stdin)?;
         let stdout = Name::parse(&stdio.stdout)?;
-        let mut stderr = if stdio.terminal { Name::Nowhere } else { Name::parse(&stdio.stderr)? };
-        // A file or a program for output takes errors too, also when the daemon names it only once.
-        if stderr == Name::Nowhere && matches!(stdout, Name::File(_) | Name::Program(_)) && !stdio.terminal {
-            stderr = stdout.clone();
+        if stdio.terminal {
+            return Ok(Self { stdin, stdout, stderr: Name::Nowhere });
         }
-        if stderr != stdout && matches!(stdout, Name::Program(_)) && !stdio.terminal {
+        // A file or a program for output takes errors too, also when the daemon names it only once.
+        let takes_both = matches!(stdout, Name::File(_) | Name::Program(_));
+        let once = takes_both && stdio.stderr.is_empty();
+        let stderr = if once { stdout.clone() } else { Name::parse(&stdio.stderr)? };
+        if stderr != stdout && matches!(stdout, Name::Program(_)) {
             let (out, err) = (&stdio.stdout, &stdio.stderr);
             return Err(Error::invalid(format!("stderr {err}: errors go to the log program, too ({out})")));
         }

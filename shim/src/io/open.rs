@@ -63,7 +63,10 @@ fn file(path: &Path) -> Result<OwnedFd> {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
         made.map_err(|why| failed(format!("create directory {}", dir.display()), &why))?;
     }
-    open(path, OpenOptions::new().append(true).create(true).mode(0o644))
+    if !path.exists() {
+        open(path, OpenOptions::new().append(true).create(true).mode(0o644))?;
+    }
+    path_sink(path, false)
 }
 
 fn is_fifo(path: &Path, wanted: bool) -> Result<bool> {

@@ -23,6 +23,20 @@ fn a_file_uri_takes_both_outputs_behind_what_is_there() {
 }
 
 #[test]
+fn a_file_uri_of_a_fifo_is_a_fifo() {
+    run(async {
+        let dir = Dir::new("file-fifo");
+        let out = dir.fifo("out");
+        let (ends, streams) = open("", &format!("file://{out}"), "").await;
+        streams.start(None).unwrap();
+        put(&mut writes(ends.stdout), b"one").await;
+        drop(ends.stderr);
+        assert_eq!(text(&mut reader(&out), usize::MAX).await, "one");
+        drained(&streams).await;
+    });
+}
+
+#[test]
 fn a_plain_file_is_appended_to_also_after_it_was_cut() {
     run(async {
         let dir = Dir::new("plain");
