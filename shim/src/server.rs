@@ -2,7 +2,7 @@
 //! signals and the order of the end. `main` calls it; `start` has made its socket and is gone.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use hull_sys::{process, signal};
+use hull_sys::process;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
@@ -25,7 +25,6 @@ use crate::flags::Flags;
 use crate::log::{self, Level};
 use crate::service;
 use crate::task::Shim;
-use crate::watch::watch;
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -42,11 +41,10 @@ pub fn serve(flags: &Flags) -> Result<()> {
     let listener = take_socket()?;
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
     process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
-    let signals = watch_signals()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|why| Error::failed("make an event loop", why))?;
     let local = tokio::task::LocalSet::new();
-    let done = local.block_on(&runtime, run(flags, listener, signals));
+    let done = local.block_on(&runtime, run(flags, listener));
     if let Some(path) = path {
         // A later shim of the same group may have taken the name over; it does not while we listen.
         let _removed = std::fs::remove_file(path).is_ok();
@@ -54,9 +52,10 @@ pub fn serve(flags: &Flags) -> Result<()> {
     done
 }
 
-async fn run(flags: &Flags, listener: StdListener, signals: OwnedFd) -> Result<()> {
+async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let shim = Shim::new(&flags.namespace, Outbox::new(&flags.namespace, &address));
+    watch_signals(&shim)?;
     tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
@@ -65,21 +64,12 @@ async fn run(flags: &Flags, listener: StdListener, signals: OwnedFd) -> Result<(
         .register_service(service::services(&jobs));
     server.start().await.map_err(|why| Error::failed("serve", why))?;
     log::line(Level::Info, &format!("serving group of {}, pid {}", flags.id, std::process::id()));
-    let watched =
-        watch(signals, Interest::READABLE).map_err(|why| Error::failed("watch for signals", why))?;
     loop {
         tokio::select! {
             job = todo.recv() => {
                 if let Some(job) = job {
                     job(Rc::clone(&shim));
                 }
-            }
-            ready = watched.readable() => {
-                let Ok(mut ready) = ready else { continue };
-                while let Ok(Some(number)) = signal::next(watched.get_ref().as_fd()) {
-                    on_signal(&shim, number);
-                }
-                ready.clear_ready();
             }
             () = shim.over.notified() => break,
         }
@@ -108,18 +98,27 @@ fn on_signal(shim: &Rc<Shim>, number: i32) {
     }
 }
 
-fn watch_signals() -> Result<OwnedFd> {
+/// By handlers, not by blocking them: a handler is gone in what we start, a blocked signal stays blocked.
+fn watch_signals(shim: &Rc<Shim>) -> Result<()> {
     let all = [
-        libc::SIGCHLD,
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGTERM,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-        libc::SIGPIPE,
+        SignalKind::child(),
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::terminate(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
     ];
-    signal::watch(&all).map_err(|why| Error::failed("watch for signals", why.desc()))
+    all.into_iter().try_for_each(|kind| {
+        let mut coming = unix::signal(kind).map_err(|why| Error::failed("watch for signals", why))?;
+        let shim = Rc::clone(shim);
+        tokio::task::spawn_local(async move {
+            while coming.recv().await.is_some() {
+                on_signal(&shim, kind.as_raw_value());
+            }
+        });
+        Ok(())
+    })
 }
 
 /// Our socket is our standard input; what we start gets another.
