@@ -29,6 +29,7 @@ mod shim_bootstrap;
 mod shim_ctr;
 mod shim_events;
 mod shim_exits;
+mod shim_sandbox;
 mod shim_stdio;
 mod shim_task;
 mod terminals;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         podman::TESTS,
         buildah::TESTS,
         shim_ctr::TESTS,
+        shim_sandbox::TESTS,
         shim_task::TESTS,
         shim_bootstrap::TESTS,
         shim_stdio::TESTS,

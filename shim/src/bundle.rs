@@ -51,24 +51,23 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Config {
-    annotations: BTreeMap<String, String>,
-    hostname: String,
-    linux: Linux,
+    annotations: Option<BTreeMap<String, String>>,
+    hostname: Option<String>,
+    linux: Option<Linux>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Linux {
-    namespaces: Vec<Namespace>,
-    sysctl: BTreeMap<String, String>,
+    namespaces: Option<Vec<Namespace>>,
+    sysctl: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
 struct Namespace {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(default)]
-    path: String,
+    path: Option<String>,
 }
 
 fn config(bundle: &Path) -> Result<Config> {
@@ -85,7 +84,7 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 /// # Errors
 /// A config.json that cannot be read.
 pub fn group(bundle: &Path) -> Result<Option<String>> {
-    let annotations = config(bundle)?.annotations;
+    let annotations = config(bundle)?.annotations.unwrap_or_default();
     let given = |name: &&str| annotations.get(*name).filter(|group| !group.is_empty()).cloned();
     Ok(GROUPS.iter().find_map(given))
 }
@@ -95,14 +94,16 @@ pub fn group(bundle: &Path) -> Result<Option<String>> {
 /// # Errors
 /// A config.json that cannot be read.
 pub fn shares_pids(bundle: &Path) -> Result<bool> {
-    let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
-    Ok(!config(bundle)?.linux.namespaces.iter().any(own))
+    let is_new = |namespace: &Namespace| namespace.path.as_deref().unwrap_or_default().is_empty();
+    let namespaces = config(bundle)?.linux.unwrap_or_default().namespaces.unwrap_or_default();
+    Ok(!namespaces.iter().any(|namespace| namespace.kind == "pid" && is_new(namespace)))
 }
 
 /// What a pod's namespaces are to be set to; nothing without a config.json.
 pub fn pod(bundle: &Path) -> Pod {
     let config = config(bundle).unwrap_or_default();
-    Pod { hostname: config.hostname, sysctl: config.linux.sysctl }
+    let sysctl = config.linux.unwrap_or_default().sysctl;
+    Pod { hostname: config.hostname.unwrap_or_default(), sysctl: sysctl.unwrap_or_default() }
 }
 
 /// The process of an Exec, with the request's word on the terminal.
@@ -155,6 +156,7 @@ mod tests {
             ("both", both, Some("g")),
             ("pod", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#, Some("pod")),
             ("none", r#"{"annotations":{"x":"y"}}"#, None),
+            ("null", r#"{"annotations":null,"hostname":null,"linux":null}"#, None),
         ] {
             let dir = bundle(name, config);
             assert_eq!(group(&dir).unwrap().as_deref(), group_is, "{name}");
