@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use hull_proto::types::Mount;
 use hull_sys::mount::{
-    attr, clone_tree, configure, make_mount, mount_legacy, open_fs, set_attributes, unmount_detached,
+    Change, attr, clone_tree, configure, make_mount, mount_legacy, open_fs, set_attributes, unmount_detached,
 };
 
 use super::{Options, Reason, Step, at, by_number, device, text};
@@ -62,7 +62,7 @@ pub(super) fn make(
     let own = pairs(&own)?;
     let made = if own.iter().any(is_long) { new.make_old(&own, place)? } else { new.make(&own)? };
     if users.is_some() {
-        set_attributes(made.as_fd(), Default::default(), false, users)
+        set_attributes(made.as_fd(), Change::default(), false, users)
             .map_err(|errno| at("map ids of", source, errno))?;
     }
     Ok(made)

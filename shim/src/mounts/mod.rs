@@ -27,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use hull_proto::types::Mount;
-use hull_sys::mount::{attach, clone_tree, set_attributes, set_propagation, unmount_detached};
+use hull_sys::mount::{Change, attach, clone_tree, set_attributes, set_propagation, unmount_detached};
 use hull_sys::open::{self, How};
 use hull_sys::{Errno, fs};
 
@@ -93,8 +93,7 @@ fn bind(source: &str, options: &Options, users: Option<BorrowedFd<'_>>) -> Step<
         set_attributes(tree.as_fd(), change, false, None)?;
     }
     if users.is_some() {
-        let change = Default::default();
-        set_attributes(tree.as_fd(), change, recursive, users)
+        set_attributes(tree.as_fd(), Change::default(), recursive, users)
             .map_err(|errno| at("map ids of", source, errno))?;
     }
     Ok(tree)

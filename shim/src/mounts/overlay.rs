@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use hull_proto::types::Mount;
 use hull_sys::Errno;
 use hull_sys::fs::enter_dir;
-use hull_sys::mount::{Change, attach, clone_tree, set_attributes};
+use hull_sys::mount::{Change, attach, clone_tree, configure, open_fs, set_attributes};
 use hull_sys::open::{self, How};
 
 use super::filesystem::{FileSystem, LONGEST_VALUE, Pair, fit, is_long, pairs};
@@ -61,9 +61,12 @@ impl Overlay<'_> {
         }
     }
 
-    /// Each directory by a call of its own. Kernels before 6.5 refuse only when all is put together.
+    /// Each directory by a call of its own.
     fn by_one(&self, lower: &str) -> Step<OwnedFd> {
         let layers = layers(lower)?;
+        if takes_anything() {
+            return Err(Errno::EINVAL.into());
+        }
         let pairs: Vec<_> = layers.iter().map(|layer| ("lowerdir+", layer.as_str())).collect();
         self.new.make(&self.with(&pairs)?)
     }
@@ -90,6 +93,12 @@ impl Overlay<'_> {
         let lower = lower.map(|(key, value)| Ok((text(key)?, Some(text(value)?))));
         lower.chain(self.other.iter().cloned().map(Ok)).collect()
     }
+}
+
+/// Kernels before 6.5 take any option and refuse it when all is put together, with a line in the kernel's log.
+/// Later ones know at once that this option needs a value.
+fn takes_anything() -> bool {
+    open_fs(c"overlay").is_ok_and(|context| configure(context.as_fd(), c"lowerdir+", None).is_ok())
 }
 
 /// The directories of a `lowerdir=`, without the backslashes before colons and others.
