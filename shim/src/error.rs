@@ -54,7 +54,12 @@ impl Error {
 
     /// A failed operation: `open /x: permission denied`.
     pub fn failed(what: impl fmt::Display, why: impl fmt::Display) -> Self {
-        Self::other(format!("{what}: {}", why.to_string().to_lowercase()))
+        let why = why.to_string();
+        // std adds the number to the words.
+        let words = why.split_once(" (os error ").map_or(why.as_str(), |(words, _)| words);
+        let mut rest = words.chars();
+        let first = rest.next().map(|first| first.to_ascii_lowercase());
+        Self::other(format!("{what}: {}{}", first.map(String::from).unwrap_or_default(), rest.as_str()))
     }
 }
 
@@ -67,5 +72,17 @@ impl fmt::Display for Error {
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> Self {
         Self::RpcStatus(get_status(error.code, error.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_in_words_alone() {
+        let why = std::io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(Error::failed("open /X", why).message, "open /X: no such file or directory");
+        assert_eq!(Error::failed("read", "Bad /Path").message, "read: bad /Path");
     }
 }
