@@ -28,8 +28,8 @@ use crate::task::Shim;
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
-/// How long the answer to the last request may take to leave.
-const LAST_ANSWER: Duration = Duration::from_millis(50);
+/// How long the answer to the last request may take to leave: it is written before the loop comes to rest.
+const LAST_ANSWER: Duration = Duration::from_millis(2);
 
 /// Serves on the socket that is our standard input.
 ///
