@@ -2,7 +2,7 @@
 //! its id and its cgroup, so that leftovers are found like any other; `gone` looks for those of the shim.
 
 use super::IMAGE;
-use super::caller::near;
+use super::caller::{near, number};
 use super::place;
 use crate::cgroup::tagged;
 use crate::{Bundle, Call, Lab, Output, Stop};
@@ -118,6 +118,22 @@ impl Ctr<'_> {
         near(self.lab, &self.dir, &["kill", "-s", signal, &pid.to_string()]).go().ok();
     }
 
+    /// SIGKILL to containerd, and another one answers. Whoever shares it notices.
+    pub fn kill_containerd(&self) -> Result<(), Stop> {
+        let before = fs::read_to_string(number(&self.dir, "containerd"))?;
+        near(self.lab, &self.dir, &["kill", "-s", "KILL", &before]).go().ok();
+        let is_new = || fs::read_to_string(number(&self.dir, "containerd")).is_ok_and(|now| now != before);
+        self.lab.eventually("another containerd", is_new);
+        self.lab.eventually("its answer", || self.call_from_here(&["version"]).go().rc == 0);
+        Ok(())
+    }
+
+    /// containerd has a record of the container.
+    pub fn is_known(&self, id: &str) -> bool {
+        let list = self.go(&["container", "ls", "-q"]).ok().out();
+        list.lines().any(|line| line == id)
+    }
+
     /// The root directory of the place, from here.
     fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.init()))
@@ -177,13 +193,19 @@ impl Ctr<'_> {
     /// Nothing of the container is left: process, mount, cgroup, socket, state.
     #[track_caller]
     pub fn gone(&self, id: &str) {
+        let left = self.left(id);
+        assert!(left.is_empty(), "left of {id}: {left:?}");
+    }
+
+    /// What is left of the container after 10 s at the latest.
+    pub fn left(&self, id: &str) -> Vec<String> {
         let mut left = Vec::new();
         let clean = || {
             left = self.left_of(id);
             left.is_empty()
         };
-        let settled = self.lab.settles(clean);
-        assert!(settled, "left of {id}: {left:?}");
+        self.lab.settles(clean);
+        left
     }
 
     fn left_of(&self, id: &str) -> Vec<String> {
