@@ -4,12 +4,14 @@
 use super::IMAGE;
 use super::caller::{near, number};
 use super::place;
+use crate::call::no_input;
 use crate::cgroup::tagged;
 use crate::{Bundle, Call, Lab, Output, Stop};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// containerd's client, and the place of its daemon.
 #[derive(Debug)]
@@ -128,6 +130,13 @@ impl Ctr<'_> {
         Ok(())
     }
 
+    /// What containerd has said of the container.
+    pub fn said(&self, id: &str) -> String {
+        let log = fs::read_to_string(self.dir.join("containerd.log")).unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(id));
+        lines.fold(String::new(), |all, line| format!("{all}\n  {line}"))
+    }
+
     /// containerd has a record of the container.
     pub fn is_known(&self, id: &str) -> bool {
         let list = self.go(&["container", "ls", "-q"]).ok().out();
@@ -208,7 +217,8 @@ impl Ctr<'_> {
         left
     }
 
-    fn left_of(&self, id: &str) -> Vec<String> {
+    /// What there is of the container.
+    pub fn left_of(&self, id: &str) -> Vec<String> {
         let mut left: Vec<String> = self.shims(id).iter().map(|pid| format!("shim {pid}")).collect();
         let mounts = self.proc(1, "mountinfo");
         left.extend(mounts.lines().filter(|l| l.contains(&format!("/{id}/"))).map(|l| format!("mount {l}")));
@@ -224,6 +234,38 @@ impl Ctr<'_> {
 
 /// Ends with 7 on TERM.
 pub const WAITS: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+
+/// `ctr run` of a shell script in a cgroup below `/parent`, over a directory, without a test.
+pub(crate) fn container(
+    dir: &Path,
+    runtime: &Path,
+    parent: &str,
+    id: &str,
+    flags: &[&str],
+    script: &str,
+) -> Command {
+    let mut command = place::ctr(dir);
+    command.args(["run", "--cgroup", &format!("/{parent}/{id}"), "--env", "PATH=/bin"]);
+    command.arg("--runc-binary").arg(runtime).args(flags);
+    command.args(["--rootfs", "--read-only"]).arg(dir.join("image")).args([id, "sh", "-c", script]);
+    command
+}
+
+/// The same command in the namespaces of the daemon: for one with streams.
+pub(crate) fn inside(dir: &Path, call: &Command) -> Command {
+    let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"]).arg(call.get_program());
+    command.args(call.get_args()).stdin(no_input());
+    command
+}
+
+/// Removes a container and its task, if they are there: what stays is found when the engine stops.
+pub(crate) fn end_container(dir: &Path, id: &str) {
+    for words in [&["task", "rm", "-f", id][..], &["container", "rm", id]] {
+        place::ctr(dir).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+    }
+}
 
 /// Removes every container of a test; those it found.
 pub(super) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {

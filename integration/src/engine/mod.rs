@@ -18,6 +18,7 @@ pub mod place;
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
 pub use ctr::{Ctr, WAITS};
+pub(crate) use ctr::{container, end_container, inside};
 
 use crate::View;
 use crate::cgroup::{remove_tagged, tagged};
