@@ -194,7 +194,15 @@ enum Found {
 /// A task that can be removed, or nothing at all.
 fn settle(ctr: &Ctr<'_>, id: &str) -> Result<Found, String> {
     let status = ctr.status(id);
-    let shims = ctr.shims(id);
+    let mut shims = ctr.shims(id);
+    // Without a task: a `start` or `delete` on its way may be among them, and ends by itself.
+    for _ in 0..40 {
+        if status.is_some() || shims.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        shims = ctr.shims(id);
+    }
     let mut found = Found::Nothing;
     if let Some(status) = &status {
         found = Found::Task;
@@ -210,8 +218,8 @@ fn settle(ctr: &Ctr<'_>, id: &str) -> Result<Found, String> {
             return Err(format!("no task, but {with_it:?}"));
         }
         found = Found::Forgotten;
-        // Its end is noticed: containerd removes what belongs to it.
-        ctr.signal(shims[0], "KILL");
+        // It keeps no container, so this ends it, and containerd removes the bundle.
+        ctr.signal(shims[0], "TERM");
     }
     let left = ctr.left(id);
     if !left.is_empty() {
