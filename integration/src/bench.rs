@@ -21,6 +21,8 @@ Times run, exec, state, create, start, kill and delete, the runtimes taking turn
 -n COUNT     calls of each kind (default 60)
 --gap MS     idle time before each call (default 0): an idle kernel is slower to move processes
 --floor PROGRAM  times the least that a plain run can cost, too (runtime/sys/examples/floor.rs)
+
+`bench shim` compares shims of containerd.
 ";
 
 /// One runtime and its containers.
@@ -112,7 +114,11 @@ const CASES: &[Case] = &[
 
 /// The body: the exit code.
 pub fn main(words: &[String]) -> i32 {
-    match run(words) {
+    let result = match words {
+        [word, rest @ ..] if word == "shim" => crate::bench_shim::run(rest),
+        _ => run(words),
+    };
+    match result {
         Ok(()) => 0,
         Err(why) => {
             eprintln!("{why}");

@@ -77,6 +77,15 @@ impl Shim {
             Err(_) if beside.is_file() => beside,
             Err(_) => return Ok(None),
         };
+        Self::at(path).map(Some)
+    }
+
+    /// The one at this path or of this name in PATH.
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
+        Self::at(which(name).ok_or_else(|| format!("no executable {name}"))?)
+    }
+
+    fn at(path: PathBuf) -> Result<Self, String> {
         let output = std::process::Command::new(&path).arg("-v").output();
         let output = output.map_err(|e| format!("{} -v: {e}", path.display()))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -84,7 +93,7 @@ impl Shim {
         let version = words.iter().skip_while(|word| **word != "Version:").nth(1).or(words.get(1));
         let kind = words.first().copied().unwrap_or("unknown").trim_end_matches(':');
         let kind = kind.rsplit('/').next().unwrap_or(kind).to_owned();
-        Ok(Some(Self { path, kind, version: version.copied().unwrap_or_default().to_owned() }))
+        Ok(Self { path, kind, version: version.copied().unwrap_or_default().to_owned() })
     }
 
     /// The kind and the version, as `breaks_on` names them.

@@ -15,6 +15,8 @@
 
 /// The time of one call, several runtimes in one run.
 pub mod bench;
+/// Memory, switches and time of shims, several in one run.
+mod bench_shim;
 /// A bundle: config.json as a value, and a busybox root file system.
 pub mod bundle;
 /// One call of the runtime and what came back.

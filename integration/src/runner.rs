@@ -214,7 +214,7 @@ fn prepare(options: &Options) -> Result<Shared, String> {
     Ok(Shared { dir, runtime, shim, view })
 }
 
-fn make_shared(dir: &Path) -> Result<(), String> {
+pub(crate) fn make_shared(dir: &Path) -> Result<(), String> {
     let text = |e: std::io::Error| e.to_string();
     fs::create_dir_all(dir).map_err(text)?;
     let busybox = find_busybox()?;

@@ -16,7 +16,7 @@ const SHORT_CAPS: &[(&str, &str)] = &[
 ];
 /// docker 20.10 makes its codes of `executable file not found`, `no such file or directory` and
 /// `permission denied`, in lower case and nothing else.
-const WORDS: &[(&str, &str)] = &[("crun", "docs/errors.md: the words docker makes exit codes of")];
+pub(super) const WORDS: &[(&str, &str)] = &[("crun", "docs/errors.md: the words docker makes exit codes of")];
 
 tests! {
     each.engine(Engine::Docker);
@@ -99,7 +99,7 @@ fn a_private_cgroup_namespace(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn restart_policy_starts_it_three_times_more(lab: &Lab) -> TestResult {
+pub(super) fn restart_policy_starts_it_three_times_more(lab: &Lab) -> TestResult {
     let docker = lab.engine()?;
     let name = docker.up(&["--restart", "on-failure:3"], &["false"]);
     lab.eventually("three restarts", || {
@@ -108,7 +108,7 @@ fn restart_policy_starts_it_three_times_more(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn health_checks_run(lab: &Lab) -> TestResult {
+pub(super) fn health_checks_run(lab: &Lab) -> TestResult {
     let docker = lab.engine()?;
     let flags = ["--health-cmd", "test -e /tmp/well", "--health-interval", "300ms", "--health-retries", "1"];
     let name = docker.up_waiting(&flags);
@@ -135,7 +135,7 @@ fn build(lab: &Lab, buildkit: &str) -> TestResult {
     })
 }
 
-fn classic_build_runs_its_steps(lab: &Lab) -> TestResult {
+pub(super) fn classic_build_runs_its_steps(lab: &Lab) -> TestResult {
     build(lab, "0")
 }
 

@@ -26,7 +26,9 @@ mod samples;
 mod seccomp;
 mod security;
 mod shim_bootstrap;
+mod shim_crashes;
 mod shim_ctr;
+mod shim_docker;
 mod shim_events;
 mod shim_exits;
 mod shim_sandbox;
@@ -67,6 +69,8 @@ pub(crate) fn all() -> Vec<&'static Test> {
         buildah::TESTS,
         shim_ctr::TESTS,
         shim_sandbox::TESTS,
+        shim_docker::TESTS,
+        shim_crashes::TESTS,
         shim_task::TESTS,
         shim_bootstrap::TESTS,
         shim_stdio::TESTS,

@@ -1,13 +1,14 @@
 //! What a test calls an engine with: the command line of docker, podman or buildah. Every container gets the
 //! test's tag in its name and the test's own parent cgroup, so that leftovers are found like any other.
 
-use super::place::{docker, podman, search_path};
+use super::place::{HOLD, docker, podman, search_path};
 use super::{IMAGE, docker_client};
 use crate::call::no_input;
 use crate::lab::which;
 use crate::{Call, Lab, Output, Stop, TestResult, skip};
+use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -121,6 +122,60 @@ impl Caller<'_> {
         Ok(self.near(&[]).os_args(front.into()).args(&["--storage-driver", "overlay"]).args(words))
     }
 
+    /// Until the value is dropped nobody else has this lock of the engine: for what others would notice.
+    pub fn alone(&self) -> Result<Flock<File>, Stop> {
+        let file = File::create(self.dir.join("alone"))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+    }
+
+    /// The engine's directory, which it sees under the same name.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A file of a process of the engine, by its number there.
+    pub fn proc(&self, pid: &str, file: &str) -> String {
+        let init = fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
+        let bytes = fs::read(format!("/proc/{init}/root/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The parent of a process of the engine.
+    #[track_caller]
+    pub fn parent(&self, pid: &str) -> String {
+        let status = self.proc(pid, "status");
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().to_owned()
+    }
+
+    /// A signal to these of `dockerd` and `containerd`.
+    #[track_caller]
+    pub fn signal_daemons(&self, names: &[&str], signal: &str) {
+        for name in names {
+            let pid = fs::read_to_string(number(&self.dir, name)).expect("the number of a daemon");
+            self.near(&["kill", "-s", signal, &pid]).go().ok();
+        }
+    }
+
+    /// SIGKILL to dockerd and its containerd, which stay away until `daemons_come_back`, or for 40 s.
+    pub fn kill_daemons(&self) -> TestResult {
+        fs::write(self.dir.join(HOLD), "")?;
+        let both = ["dockerd", "containerd"];
+        self.signal_daemons(&both, "KILL");
+        let are_gone = || both.iter().all(|name| !number(&self.dir, name).exists());
+        self.lab.eventually("the end of the daemons", are_gone);
+        Ok(())
+    }
+
+    /// What `kill_daemons` killed is started again.
+    pub fn daemons_come_back(&self) -> TestResult {
+        fs::remove_file(self.dir.join(HOLD))?;
+        self.lab.eventually("containerd", || number(&self.dir, "containerd").exists());
+        let answers = || self.go(&["version"]).rc == 0;
+        // dockerd asks for its containers first: on a busy host that takes its time.
+        assert!(self.lab.settles(answers) || self.lab.settles(answers), "dockerd does not come back");
+        Ok(())
+    }
+
     /// SIGKILL to dockerd. Whoever shares the engine notices.
     pub fn kill_dockerd(&self) -> TestResult {
         let pid = fs::read_to_string(self.dir.join("docker.pid"))?;
@@ -131,6 +186,11 @@ impl Caller<'_> {
         });
         Ok(())
     }
+}
+
+/// Where the number of a daemon is, while it runs.
+pub(super) fn number(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.number"))
 }
 
 /// A program of the host in an engine's namespaces.

@@ -2,14 +2,16 @@
 //! its id and its cgroup, so that leftovers are found like any other; `gone` looks for those of the shim.
 
 use super::IMAGE;
-use super::caller::near;
+use super::caller::{near, number};
 use super::place;
+use crate::call::no_input;
 use crate::cgroup::tagged;
 use crate::{Bundle, Call, Lab, Output, Stop};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// containerd's client, and the place of its daemon.
 #[derive(Debug)]
@@ -118,6 +120,29 @@ impl Ctr<'_> {
         near(self.lab, &self.dir, &["kill", "-s", signal, &pid.to_string()]).go().ok();
     }
 
+    /// SIGKILL to containerd, and another one answers. Whoever shares it notices.
+    pub fn kill_containerd(&self) -> Result<(), Stop> {
+        let before = fs::read_to_string(number(&self.dir, "containerd"))?;
+        near(self.lab, &self.dir, &["kill", "-s", "KILL", &before]).go().ok();
+        let is_new = || fs::read_to_string(number(&self.dir, "containerd")).is_ok_and(|now| now != before);
+        self.lab.eventually("another containerd", is_new);
+        self.lab.eventually("its answer", || self.call_from_here(&["version"]).go().rc == 0);
+        Ok(())
+    }
+
+    /// What containerd has said of the container.
+    pub fn said(&self, id: &str) -> String {
+        let log = fs::read_to_string(self.dir.join("containerd.log")).unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(id));
+        lines.fold(String::new(), |all, line| format!("{all}\n  {line}"))
+    }
+
+    /// containerd has a record of the container.
+    pub fn is_known(&self, id: &str) -> bool {
+        let list = self.go(&["container", "ls", "-q"]).ok().out();
+        list.lines().any(|line| line == id)
+    }
+
     /// The root directory of the place, from here.
     fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.init()))
@@ -177,16 +202,23 @@ impl Ctr<'_> {
     /// Nothing of the container is left: process, mount, cgroup, socket, state.
     #[track_caller]
     pub fn gone(&self, id: &str) {
+        let left = self.left(id);
+        assert!(left.is_empty(), "left of {id}: {left:?}");
+    }
+
+    /// What is left of the container after 10 s at the latest.
+    pub fn left(&self, id: &str) -> Vec<String> {
         let mut left = Vec::new();
         let clean = || {
             left = self.left_of(id);
             left.is_empty()
         };
-        let settled = self.lab.settles(clean);
-        assert!(settled, "left of {id}: {left:?}");
+        self.lab.settles(clean);
+        left
     }
 
-    fn left_of(&self, id: &str) -> Vec<String> {
+    /// What there is of the container.
+    pub fn left_of(&self, id: &str) -> Vec<String> {
         let mut left: Vec<String> = self.shims(id).iter().map(|pid| format!("shim {pid}")).collect();
         let mounts = self.proc(1, "mountinfo");
         left.extend(mounts.lines().filter(|l| l.contains(&format!("/{id}/"))).map(|l| format!("mount {l}")));
@@ -202,6 +234,38 @@ impl Ctr<'_> {
 
 /// Ends with 7 on TERM.
 pub const WAITS: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+
+/// `ctr run` of a shell script in a cgroup below `/parent`, over a directory, without a test.
+pub(crate) fn container(
+    dir: &Path,
+    runtime: &Path,
+    parent: &str,
+    id: &str,
+    flags: &[&str],
+    script: &str,
+) -> Command {
+    let mut command = place::ctr(dir);
+    command.args(["run", "--cgroup", &format!("/{parent}/{id}"), "--env", "PATH=/bin"]);
+    command.arg("--runc-binary").arg(runtime).args(flags);
+    command.args(["--rootfs", "--read-only"]).arg(dir.join("image")).args([id, "sh", "-c", script]);
+    command
+}
+
+/// The same command in the namespaces of the daemon: for one with streams.
+pub(crate) fn inside(dir: &Path, call: &Command) -> Command {
+    let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--"]).arg(call.get_program());
+    command.args(call.get_args()).stdin(no_input());
+    command
+}
+
+/// Removes a container and its task, if they are there: what stays is found when the engine stops.
+pub(crate) fn end_container(dir: &Path, id: &str) {
+    for words in [&["task", "rm", "-f", id][..], &["container", "rm", id]] {
+        place::ctr(dir).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+    }
+}
 
 /// Removes every container of a test; those it found.
 pub(super) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {

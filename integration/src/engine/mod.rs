@@ -18,6 +18,7 @@ pub mod place;
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
 pub use ctr::{Ctr, WAITS};
+pub(crate) use ctr::{container, end_container, inside};
 
 use crate::View;
 use crate::cgroup::{remove_tagged, tagged};
@@ -55,15 +56,29 @@ pub enum Engine {
     DockerRemap,
     /// dockerd with `--live-restore`, for a test that kills it.
     DockerLive,
+    /// dockerd with `--live-restore`, its containerd with the shim under test in place of the Go shim.
+    DockerShim,
+    /// As `DockerShim`, for tests that kill or stop the daemons.
+    DockerShimKilled,
     /// containerd alone, with the shim under test under both names.
     Containerd,
+    /// As `Containerd`, for a test that kills it.
+    ContainerdKilled,
     /// podman and buildah on one storage; no daemon.
     Podman,
 }
 
 impl Engine {
-    const ALL: [Self; 5] =
-        [Self::Docker, Self::DockerRemap, Self::DockerLive, Self::Containerd, Self::Podman];
+    const ALL: [Self; 8] = [
+        Self::Docker,
+        Self::DockerRemap,
+        Self::DockerLive,
+        Self::DockerShim,
+        Self::DockerShimKilled,
+        Self::Containerd,
+        Self::ContainerdKilled,
+        Self::Podman,
+    ];
 
     /// A word for names.
     pub fn word(self) -> &'static str {
@@ -71,9 +86,22 @@ impl Engine {
             Self::Docker => "docker",
             Self::DockerRemap => "docker-remap",
             Self::DockerLive => "docker-live",
+            Self::DockerShim => "docker-shim",
+            Self::DockerShimKilled => "docker-shim-killed",
             Self::Containerd => "containerd",
+            Self::ContainerdKilled => "containerd-killed",
             Self::Podman => "podman",
         }
+    }
+
+    /// containerd is all there is.
+    fn is_containerd(self) -> bool {
+        matches!(self, Self::Containerd | Self::ContainerdKilled)
+    }
+
+    /// Its containers are served by the shim under test.
+    fn has_shim(self) -> bool {
+        self.is_containerd() || matches!(self, Self::DockerShim | Self::DockerShimKilled)
     }
 
     fn parse(word: &str) -> Option<Self> {
@@ -83,8 +111,16 @@ impl Engine {
     /// Programs it cannot do without, and their Debian packages.
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Containerd => &[("containerd", "containerd"), ("ctr", "containerd")],
+            Self::Containerd | Self::ContainerdKilled => {
+                &[("containerd", "containerd"), ("ctr", "containerd")]
+            }
             Self::Podman => &[("podman", "podman"), ("conmon", "conmon")],
+            Self::DockerShim | Self::DockerShimKilled => &[
+                ("dockerd", "docker.io"),
+                ("docker", "docker.io"),
+                ("containerd", "containerd"),
+                ("iptables", "iptables"),
+            ],
             Self::Docker | Self::DockerRemap | Self::DockerLive => &[
                 ("dockerd", "docker.io"),
                 ("docker", "docker.io"),

@@ -24,6 +24,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+/// A file of the engine's directory: daemons that died stay away.
+pub(super) const HOLD: &str = "hold";
+
 /// What the runner said on the command line.
 struct Words {
     engine: Engine,
@@ -86,7 +89,7 @@ pub fn init(words: &[String]) -> i32 {
     let code = match up {
         Ok(()) => {
             ready(&words.dir, "");
-            serve(&mut daemons);
+            serve(&words.dir.join(HOLD), &mut daemons);
             0
         }
         Err(Stop::Fail(why) | Stop::Skip(why)) => {
@@ -130,7 +133,7 @@ fn furnish(words: &Words) -> Result<(), Stop> {
     }
     // What BuildKit calls.
     symlink(&words.runtime, bin.join("runc"))?;
-    if let (Engine::Containerd, Some(shim)) = (words.engine, &words.shim) {
+    if let (true, Some(shim)) = (words.engine.has_shim(), &words.shim) {
         // Copies: a shim may look for its runtime beside its own file. Under the second name it stands in for
         // the shim of the distribution.
         for name in ["containerd-shim-hull-v1", "containerd-shim-runc-v2"] {
@@ -228,13 +231,17 @@ struct Daemon {
     argv: Vec<OsString>,
     log: PathBuf,
     path: OsString,
+    /// Where its number is written: tests send it signals.
+    number: PathBuf,
+    /// 0 while it is away.
     pid: i32,
 }
 
 impl Daemon {
     fn start(words: &Words, name: &str, argv: Vec<OsString>) -> Result<Self, Stop> {
         let path = search_path(&words.dir);
-        let mut daemon = Self { argv, log: words.dir.join(format!("{name}.log")), path, pid: 0 };
+        let at = |end: &str| words.dir.join(format!("{name}.{end}"));
+        let mut daemon = Self { argv, log: at("log"), path, number: at("number"), pid: 0 };
         daemon.spawn()?;
         Ok(daemon)
     }
@@ -250,7 +257,7 @@ impl Daemon {
             .spawn()
             .map_err(|e| format!("{}: {e}", self.argv[0].display()))?;
         self.pid = child.id() as i32;
-        Ok(())
+        Ok(fs::write(&self.number, self.pid.to_string())?)
     }
 
     fn tail(&self) -> String {
@@ -285,7 +292,7 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     fs::write(dir.join("containerd.toml"), config)?;
     let argv = vec!["containerd".into(), "-c".into(), at("containerd.toml")];
     daemons.push(Daemon::start(words, "containerd", argv)?);
-    if words.engine == Engine::Containerd {
+    if words.engine.is_containerd() {
         await_answer("containerd", || ctr(dir))?;
         let archive = image_archive(words)?;
         return succeeds(ctr(dir).args(["images", "import"]).arg(archive));
@@ -301,8 +308,10 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     argv.push(format!("--cgroup-parent=/{}", words.tag).into());
     match words.engine {
         Engine::DockerRemap => argv.push("--userns-remap=remap".into()),
-        Engine::DockerLive => argv.push("--live-restore".into()),
-        Engine::Docker | Engine::Podman | Engine::Containerd => {}
+        Engine::DockerLive | Engine::DockerShim | Engine::DockerShimKilled => {
+            argv.push("--live-restore".into());
+        }
+        Engine::Docker | Engine::Podman | Engine::Containerd | Engine::ContainerdKilled => {}
     }
     daemons.push(Daemon::start(words, "dockerd", argv)?);
     await_answer("dockerd", || docker(dir))?;
@@ -363,8 +372,9 @@ fn succeeds(command: &mut Command) -> Result<(), Stop> {
     Err(Stop::Fail(format!("{command:?}: {}: {text}", output.status)))
 }
 
-/// Until the runner closes the pipe on stdin: reaps, and starts again what died, as an init system does.
-fn serve(daemons: &mut [Daemon]) {
+/// Until the runner closes the pipe on stdin: reaps, and starts again what died, as an init system does; while the
+/// file `hold` is there what died stays away.
+fn serve(hold: &Path, daemons: &mut [Daemon]) {
     loop {
         let stdin = std::io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
@@ -373,10 +383,22 @@ fn serve(daemons: &mut [Daemon]) {
         }
         let ended = reap();
         for daemon in daemons.iter_mut().filter(|d| ended.contains(&d.pid)) {
+            daemon.pid = 0;
+            // Without the file the test that waits for it says so.
+            fs::remove_file(&daemon.number).ok();
+        }
+        let holds = !daemons.iter().all(|d| d.pid > 0) && is_held(hold);
+        for daemon in daemons.iter_mut().filter(|d| d.pid == 0 && !holds) {
             // A daemon that does not come back is seen by the next test that calls it.
             daemon.spawn().ok();
         }
     }
+}
+
+/// Not for ever: the test that made the file may have failed.
+fn is_held(hold: &Path) -> bool {
+    let age = fs::metadata(hold).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+    age.is_some_and(|age| age < Duration::from_secs(40))
 }
 
 fn reap() -> BTreeSet<i32> {
@@ -391,7 +413,7 @@ fn reap() -> BTreeSet<i32> {
 
 /// The last one first: TERM, and KILL after a while.
 fn stop(daemons: &mut [Daemon]) {
-    for daemon in daemons.iter().rev() {
+    for daemon in daemons.iter().rev().filter(|d| d.pid > 0) {
         // Our child, and not reaped: the number is its own.
         let Ok(pidfd) = Pidfd::open(daemon.pid) else { continue };
         let since = Instant::now();
@@ -444,10 +466,9 @@ fn look(words: &Words) -> Vec<String> {
         .map(|d| Path::new("/").join(d));
     let exec = words.dir.join("exec");
     let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
-    let of_ctr = [
-        PathBuf::from("/run/containerd/runc/default"),
-        words.dir.join("containerd-state/io.containerd.runtime.v2.task/default"),
-    ];
+    let bundles = words.dir.join("containerd-state/io.containerd.runtime.v2.task");
+    let of_ctr =
+        [PathBuf::from("/run/containerd/runc/default"), bundles.join("default"), bundles.join("moby")];
     for state in states.into_iter().chain(of_docker).chain(of_ctr).flat_map(names) {
         left.push(format!("state: {}\n", state.display()));
     }
