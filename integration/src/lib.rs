@@ -25,6 +25,8 @@ pub mod cgroup;
 pub mod console;
 /// Container engines as callers of the runtime: each in namespaces of its own, once for a run.
 pub mod engine;
+/// A kubelet as containerd sees it: pods through the CRI.
+pub mod cri;
 /// What this host is and has.
 pub mod host;
 /// What a test holds in its hand: a directory, a state root, a runtime to call.

@@ -26,6 +26,7 @@ mod samples;
 mod seccomp;
 mod security;
 mod shim_bootstrap;
+mod shim_cri;
 mod shim_ctr;
 mod shim_events;
 mod shim_exits;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         podman::TESTS,
         buildah::TESTS,
         shim_ctr::TESTS,
+        shim_cri::TESTS,
         shim_task::TESTS,
         shim_bootstrap::TESTS,
         shim_stdio::TESTS,

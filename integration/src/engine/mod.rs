@@ -17,7 +17,7 @@ pub mod place;
 
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
-pub use ctr::{Ctr, WAITS};
+pub use ctr::{Away, Ctr, WAITS};
 
 use crate::View;
 use crate::cgroup::{remove_tagged, tagged};
@@ -39,6 +39,8 @@ pub const PLACE: &str = "--engine-place";
 pub const INIT: &str = "--engine-init";
 /// The image every engine has: the busybox root file system of all tests.
 pub const IMAGE: &str = "localhost/bb:1";
+/// What runs in a pod's sandbox: the same root file system under another name.
+pub const PAUSE: &str = "localhost/pause:1";
 /// The name under which dockerd knows the runtime under test.
 const RUNTIME_NAME: &str = "under-test";
 /// How long an engine may take to come up: on a busy host seconds.
@@ -57,13 +59,24 @@ pub enum Engine {
     DockerLive,
     /// containerd alone, with the shim under test under both names.
     Containerd,
+    /// containerd with its CRI plugin; pods run by the shim under test.
+    Cri,
+    /// As `Cri`, for a test that kills the daemon.
+    CriLive,
     /// podman and buildah on one storage; no daemon.
     Podman,
 }
 
 impl Engine {
-    const ALL: [Self; 5] =
-        [Self::Docker, Self::DockerRemap, Self::DockerLive, Self::Containerd, Self::Podman];
+    const ALL: [Self; 7] = [
+        Self::Docker,
+        Self::DockerRemap,
+        Self::DockerLive,
+        Self::Containerd,
+        Self::Cri,
+        Self::CriLive,
+        Self::Podman,
+    ];
 
     /// A word for names.
     pub fn word(self) -> &'static str {
@@ -72,6 +85,8 @@ impl Engine {
             Self::DockerRemap => "docker-remap",
             Self::DockerLive => "docker-live",
             Self::Containerd => "containerd",
+            Self::Cri => "cri",
+            Self::CriLive => "cri-live",
             Self::Podman => "podman",
         }
     }
@@ -83,7 +98,7 @@ impl Engine {
     /// Programs it cannot do without, and their Debian packages.
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Containerd => &[("containerd", "containerd"), ("ctr", "containerd")],
+            Self::Containerd | Self::Cri | Self::CriLive => &[("containerd", "containerd"), ("ctr", "containerd")],
             Self::Podman => &[("podman", "podman"), ("conmon", "conmon")],
             Self::Docker | Self::DockerRemap | Self::DockerLive => &[
                 ("dockerd", "docker.io"),
@@ -93,6 +108,15 @@ impl Engine {
                 ("iptables", "iptables"),
             ],
         }
+    }
+
+    /// containerd without dockerd in front.
+    fn is_containerd(self) -> bool {
+        self == Self::Containerd || self.is_cri()
+    }
+
+    fn is_cri(self) -> bool {
+        matches!(self, Self::Cri | Self::CriLive)
     }
 
     /// Why it cannot run on this host, if so.

@@ -1,7 +1,7 @@
 //! The place of an engine: namespaces of its own, and pid 1 in them. Pid 1 owns the daemons from start to end; it
 //! never touches the host, whose mounts, network and processes it cannot see. Called by `main` only.
 
-use super::{Engine, IMAGE, INIT, RUNTIME_NAME, docker_client};
+use super::{Engine, IMAGE, INIT, PAUSE, RUNTIME_NAME, docker_client};
 use crate::call::no_input;
 use crate::sys::Pidfd;
 use crate::{Stop, View, view};
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
+
+/// While this file is in the directory of a place, no daemon that ended is started again.
+pub(super) const HOLD: &str = "hold";
 
 /// What the runner said on the command line.
 struct Words {
@@ -86,7 +89,7 @@ pub fn init(words: &[String]) -> i32 {
     let code = match up {
         Ok(()) => {
             ready(&words.dir, "");
-            serve(&mut daemons);
+            serve(&words, &mut daemons);
             0
         }
         Err(Stop::Fail(why) | Stop::Skip(why)) => {
@@ -130,7 +133,7 @@ fn furnish(words: &Words) -> Result<(), Stop> {
     }
     // What BuildKit calls.
     symlink(&words.runtime, bin.join("runc"))?;
-    if let (Engine::Containerd, Some(shim)) = (words.engine, &words.shim) {
+    if let (true, Some(shim)) = (words.engine.is_containerd(), &words.shim) {
         // Copies: a shim may look for its runtime beside its own file. Under the second name it stands in for
         // the shim of the distribution.
         for name in ["containerd-shim-hull-v1", "containerd-shim-runc-v2"] {
@@ -139,6 +142,10 @@ fn furnish(words: &Words) -> Result<(), Stop> {
         fs::copy(&words.runtime, bin.join("hull"))?;
     }
     rootfs(words)?;
+    if words.engine.is_cri() && !words.dir.starts_with("/var/lib") {
+        // Here the CNI library remembers what it has set up; there is no setting for it.
+        mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    }
     if words.engine == Engine::DockerRemap {
         remap_ids(&words.dir)?;
     }
@@ -189,14 +196,16 @@ fn image_archive(words: &Words) -> Result<PathBuf, Stop> {
     let digest = Sha256::digest(fs::read(image_tar(words))?)
         .iter()
         .fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+    // What a sandbox runs is the image's command: nothing, for long. The tests name theirs.
+    let command = if words.engine.is_cri() { ["/bin/sleep", "1000000"].as_slice() } else { &["/bin/sh"] };
     let config = json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
+        "config": {"Cmd": command, "Env": ["PATH=/bin:/usr/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     fs::write(dir.join("config.json"), config.to_string())?;
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE, PAUSE], "Layers": ["layer.tar"]}]);
     fs::write(dir.join("manifest.json"), manifest.to_string())?;
     let archive = words.dir.join("archive.tar");
     succeeds(Command::new(busybox).arg("tar").arg("-C").arg(&dir).arg("-cf").arg(&archive).arg("."))?;
@@ -250,7 +259,7 @@ impl Daemon {
             .spawn()
             .map_err(|e| format!("{}: {e}", self.argv[0].display()))?;
         self.pid = child.id() as i32;
-        Ok(())
+        Ok(fs::write(self.log.with_extension("pid"), self.pid.to_string())?)
     }
 
     fn tail(&self) -> String {
@@ -276,19 +285,14 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     }
     let dir = &words.dir;
     let at = |name: &str| dir.join(name).into_os_string();
-    let config = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-        dir.join("containerd"),
-        dir.join("containerd-state"),
-        dir.join("containerd.sock"),
-    );
-    fs::write(dir.join("containerd.toml"), config)?;
+    fs::write(dir.join("containerd.toml"), containerd_config(words)?)?;
     let argv = vec!["containerd".into(), "-c".into(), at("containerd.toml")];
     daemons.push(Daemon::start(words, "containerd", argv)?);
-    if words.engine == Engine::Containerd {
+    if words.engine.is_containerd() {
         await_answer("containerd", || ctr(dir))?;
         let archive = image_archive(words)?;
-        return succeeds(ctr(dir).args(["images", "import"]).arg(archive));
+        let namespace = if words.engine.is_cri() { "k8s.io" } else { "default" };
+        return succeeds(ctr(dir).args(["-n", namespace, "images", "import"]).arg(archive));
     }
     let mut argv: Vec<OsString> = vec!["dockerd".into(), "-H".into()];
     let mut socket = OsString::from("unix://");
@@ -302,11 +306,57 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     match words.engine {
         Engine::DockerRemap => argv.push("--userns-remap=remap".into()),
         Engine::DockerLive => argv.push("--live-restore".into()),
-        Engine::Docker | Engine::Podman | Engine::Containerd => {}
+        Engine::Docker | Engine::Podman | Engine::Containerd | Engine::Cri | Engine::CriLive => {}
     }
     daemons.push(Daemon::start(words, "dockerd", argv)?);
     await_answer("dockerd", || docker(dir))?;
     succeeds(docker(dir).args(import_words()).arg(image_tar(words)).arg(IMAGE))
+}
+
+/// Version 2, which every containerd since 1.3 reads.
+fn containerd_config(words: &Words) -> Result<String, Stop> {
+    let dir = &words.dir;
+    let at = |name: &str| dir.join(name);
+    let disabled = if words.engine.is_cri() { "" } else { "\"io.containerd.grpc.v1.cri\"" };
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = {:?}\n",
+        at("containerd"),
+        at("containerd-state"),
+        at("containerd.sock"),
+    );
+    if !words.engine.is_cri() {
+        return Ok(config);
+    }
+    let cni = at("cni");
+    fs::create_dir_all(&cni)?;
+    let bridge = json!({
+        "cniVersion": "0.4.0",
+        "name": "hull-test",
+        "plugins": [{
+            "type": "bridge",
+            "bridge": "hulltest0",
+            "isGateway": true,
+            "ipam": {"type": "host-local", "dataDir": at("cni-ips"), "ranges": [[{"subnet": "10.223.0.0/24"}]]},
+        }],
+    });
+    fs::write(cni.join("10-bridge.conflist"), bridge.to_string())?;
+    // As a host without CAP_SYS_RESOURCE needs it: no score below the daemon's own.
+    Ok(format!(
+        r#"{config}
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = {cni:?}
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "hull"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hull]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = {:?}
+"#,
+        at("bin/containerd-shim-hull-v1"),
+    ))
 }
 
 fn import_words() -> [&'static str; 5] {
@@ -364,7 +414,7 @@ fn succeeds(command: &mut Command) -> Result<(), Stop> {
 }
 
 /// Until the runner closes the pipe on stdin: reaps, and starts again what died, as an init system does.
-fn serve(daemons: &mut [Daemon]) {
+fn serve(words: &Words, daemons: &mut [Daemon]) {
     loop {
         let stdin = std::io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
@@ -372,12 +422,19 @@ fn serve(daemons: &mut [Daemon]) {
             return;
         }
         let ended = reap();
-        for daemon in daemons.iter_mut().filter(|d| ended.contains(&d.pid)) {
+        daemons.iter_mut().filter(|d| ended.contains(&d.pid)).for_each(|d| d.pid = ENDED);
+        if words.dir.join(HOLD).exists() {
+            continue;
+        }
+        for daemon in daemons.iter_mut().filter(|d| d.pid == ENDED) {
             // A daemon that does not come back is seen by the next test that calls it.
             daemon.spawn().ok();
         }
     }
 }
+
+/// No process: the daemon waits to be started again.
+const ENDED: i32 = 0;
 
 fn reap() -> BTreeSet<i32> {
     let mut ended = BTreeSet::new();
@@ -392,7 +449,7 @@ fn reap() -> BTreeSet<i32> {
 /// The last one first: TERM, and KILL after a while.
 fn stop(daemons: &mut [Daemon]) {
     for daemon in daemons.iter().rev() {
-        // Our child, and not reaped: the number is its own.
+        // Our child, and not reaped: the number is its own. One that has ended has none.
         let Ok(pidfd) = Pidfd::open(daemon.pid) else { continue };
         let since = Instant::now();
         let mut signal = libc::SIGTERM;
@@ -446,6 +503,8 @@ fn look(words: &Words) -> Vec<String> {
     let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
     let of_ctr = [
         PathBuf::from("/run/containerd/runc/default"),
+        PathBuf::from("/run/containerd/runc/k8s.io"),
+        words.dir.join("containerd-state/io.containerd.runtime.v2.task/k8s.io"),
         words.dir.join("containerd-state/io.containerd.runtime.v2.task/default"),
     ];
     for state in states.into_iter().chain(of_docker).chain(of_ctr).flat_map(names) {
