@@ -23,10 +23,10 @@ pub mod call;
 pub mod cgroup;
 /// Terminals: the receiver of `--console-socket`.
 pub mod console;
-/// Container engines as callers of the runtime: each in namespaces of its own, once for a run.
-pub mod engine;
 /// A kubelet as containerd sees it: pods through the CRI.
 pub mod cri;
+/// Container engines as callers of the runtime: each in namespaces of its own, once for a run.
+pub mod engine;
 /// What this host is and has.
 pub mod host;
 /// What a test holds in its hand: a directory, a state root, a runtime to call.

@@ -29,9 +29,17 @@ tests! {
     a_container_is_removed_and_the_pod_goes_on,
     a_missing_command_fails_and_leaves_the_pod,
     a_stopped_pod_has_ended_its_containers,
+    a_killed_shim_ends_its_pod,
     ends_are_told_to_a_daemon_that_was_away.engine(Engine::CriLive),
-    a_pod_is_removed_after_its_end_in_absence.engine(Engine::CriLive),
+    a_pod_ends_while_the_daemon_is_away.engine(Engine::CriLive),
+    a_pod_whose_shim_died_in_absence_is_removed.engine(Engine::CriLive),
+    the_socket_of_a_dead_shim_is_removed.breaks_on(SOCKET),
 }
+
+const SOCKET: &[(&str, &str)] = &[(
+    "containerd-shim-",
+    "docs/shim.md: `delete` removes what is left; the socket of a killed server stays",
+)];
 
 fn a_pod_lives_from_run_to_removal(lab: &Lab) -> TestResult {
     let cri = lab.cri()?;
@@ -67,7 +75,8 @@ fn share(lab: &Lab, count: usize) -> TestResult {
     let pod = cri.pod(Shape::default());
     let shims = pod.shims();
     assert_eq!(shims.len(), 1, "{shims:?}");
-    let containers: Vec<_> = (0..count).map(|n| pod.up(&format!("trap 'exit {}' TERM; {LOOP}", n + 1))).collect();
+    let containers: Vec<_> =
+        (0..count).map(|n| pod.up(&format!("trap 'exit {}' TERM; {LOOP}", n + 1))).collect();
     assert_eq!(pod.shims(), shims);
     assert_eq!(pod.sockets().len(), 1, "{:?}", pod.sockets());
     // Every init is its child.
@@ -150,12 +159,12 @@ fn exec_sync_that_takes_too_long_is_killed(lab: &Lab) -> TestResult {
     let pod = cri.pod(Shape::default());
     let container = pod.up(WAITS);
     let since = Instant::now();
-    let refusal = container.exec("trap '' TERM; sleep 98765; sleep 98765", 1).expect_err("no end in time");
+    // One process: containerd 1.6 answers when the streams have ended, which a child of it would keep open.
+    let refusal = container.exec("trap '' TERM; exec sleep 98765", 1).expect_err("no end in time");
     assert!(refusal.is_late(), "{refusal}");
     let took = since.elapsed();
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(20), "{took:?}");
-    // The shell with the trap is the process that is killed; what it started is the container's.
-    lab.eventually("the end of the process", || !container.inside("ps -o args").contains("trap '' TERM"));
+    assert!(!container.inside("ps -o args").lines().any(|line| line == "sleep 98765"));
     assert_eq!(container.status().state, RUNNING);
     assert_eq!(container.inside("echo again"), "again");
     pod.end();
@@ -354,8 +363,9 @@ fn a_stopped_pod_has_ended_its_containers(lab: &Lab) -> TestResult {
 fn ends_are_told_to_a_daemon_that_was_away(lab: &Lab) -> TestResult {
     let cri = lab.cri()?;
     let pod = cri.pod(Shape::default());
-    let stays = pod.up(&format!("trap 'exit 8' TERM; i=0; {}", "while :; do i=$((i+1)); echo $i; sleep 0.05; done"));
-    let ends = pod.up("trap 'echo last words; exit 5' TERM; echo up; while :; do sleep 0.05; done");
+    let stays =
+        pod.up(&format!("trap 'exit 8' TERM; i=0; {}", "while :; do i=$((i+1)); echo $i; sleep 0.05; done"));
+    let ends = pod.up("trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done");
     lab.eventually("the traps", || !stays.logged("stdout").is_empty() && !ends.logged("stdout").is_empty());
     let (shims, pid) = (pod.shims(), ends.pid());
     cri.while_away(|| {
@@ -363,7 +373,8 @@ fn ends_are_told_to_a_daemon_that_was_away(lab: &Lab) -> TestResult {
         lab.eventually("its end", || cri.ctr().proc(pid, "cmdline").is_empty());
     });
     assert_eq!(ends.exit_code(), 5);
-    lab.eventually("the last words", || ends.logged("stdout") == ["up", "last words"]);
+    // Its last words are lost: containerd 1.6 opens the streams of an ended task and does not read them.
+    assert_eq!(ends.logged("stdout").first().map(String::as_str), Some("up"));
     assert_eq!((stays.status().state, pod.status().state), (RUNNING, 0));
     assert_eq!(pod.shims(), shims);
     let before = stays.logged("stdout").len();
@@ -378,17 +389,64 @@ fn ends_are_told_to_a_daemon_that_was_away(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn a_pod_is_removed_after_its_end_in_absence(lab: &Lab) -> TestResult {
+fn a_pod_ends_while_the_daemon_is_away(lab: &Lab) -> TestResult {
     let cri = lab.cri()?;
     let pod = cri.pod(Shape::default());
     let container = pod.up(WAITS);
-    let (shim, pid) = (*pod.shims().first().expect("a shim"), container.pid());
+    // Its sandbox is the only child of the shim beside it.
+    let sandbox = pod.sandbox_pid();
+    let pid = container.pid();
     cri.while_away(|| {
-        cri.ctr().signal(shim, "KILL");
-        cri.ctr().signal(pid, "KILL");
-        lab.eventually("its end", || cri.ctr().proc(pid, "cmdline").is_empty());
+        cri.ctr().signal(pid, "TERM");
+        cri.ctr().signal(sandbox, "KILL");
+        lab.eventually("the end", || {
+            [pid, sandbox].iter().all(|pid| cri.ctr().proc(*pid, "cmdline").is_empty())
+        });
     });
-    lab.eventually("the end of the container", || container.status().state != RUNNING);
+    assert_eq!(container.exit_code(), 7);
+    assert_eq!(pod.status().state, 1);
+    pod.end();
+    Ok(())
+}
+
+fn a_killed_shim_ends_its_pod(lab: &Lab) -> TestResult {
+    let cri = lab.cri()?;
+    let pod = cri.pod(Shape::default());
+    let (one, two) = (pod.up(WAITS), pod.up(WAITS));
+    let pids = [one.pid(), two.pid(), pod.sandbox_pid()];
+    pod.shims().iter().for_each(|shim| cri.ctr().signal(*shim, "KILL"));
+    assert_eq!((one.exit_code(), two.exit_code()), (137, 137));
+    lab.eventually("the end of the pod", || pod.status().state == 1);
+    lab.eventually("the end of its processes", || {
+        pids.iter().all(|pid| cri.ctr().proc(*pid, "cmdline").is_empty())
+    });
+    pod.remove_dead_socket();
+    pod.end();
+    Ok(())
+}
+
+fn a_pod_whose_shim_died_in_absence_is_removed(lab: &Lab) -> TestResult {
+    let cri = lab.cri()?;
+    let pod = cri.pod(Shape::default());
+    let container = pod.up(WAITS);
+    let pids = [container.pid(), pod.sandbox_pid()];
+    let shims = pod.shims();
+    cri.while_away(|| shims.iter().for_each(|shim| cri.ctr().signal(*shim, "KILL")));
+    assert_eq!(container.exit_code(), 255);
+    lab.eventually("the end of the pod", || pod.status().state == 1);
+    lab.eventually("the end of its processes", || {
+        pids.iter().all(|pid| cri.ctr().proc(*pid, "cmdline").is_empty())
+    });
+    pod.remove_dead_socket();
+    pod.end();
+    Ok(())
+}
+
+fn the_socket_of_a_dead_shim_is_removed(lab: &Lab) -> TestResult {
+    let cri = lab.cri()?;
+    let pod = cri.pod(Shape::default());
+    pod.shims().iter().for_each(|shim| cri.ctr().signal(*shim, "KILL"));
+    lab.eventually("the end of the pod", || pod.status().state == 1);
     pod.end();
     Ok(())
 }

@@ -43,7 +43,8 @@ impl Refusal {
 /// Asks `/runtime.v1.SERVICE/METHOD` and waits for the answer.
 pub(super) fn ask<A: Message>(socket: &Path, method: &str, question: &impl Message) -> Result<A, Refusal> {
     let payload = question.write_to_bytes().map_err(Refusal::broken)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
     let answer = runtime.block_on(async {
         let unary = unary(socket, method, &payload);
         tokio::time::timeout(LIMIT, unary).await.unwrap_or_else(|_| Err(Refusal::broken("no answer in time")))
@@ -87,7 +88,8 @@ fn framed(payload: &[u8]) -> Bytes {
 }
 
 fn verdict(headers: &HeaderMap) -> Result<(), Refusal> {
-    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let text =
+        |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let Some(code) = text("grpc-status") else { return Ok(()) };
     match code.parse() {
         Ok(0) => Ok(()),

@@ -10,9 +10,10 @@ use crate::{Lab, Output, Stop};
 use protobuf::{Message, MessageField};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// `CONTAINER_RUNNING`.
@@ -163,6 +164,14 @@ fn pid_mode(shape: Shape) -> i32 {
     if shape.one_pid_namespace { 0 } else { OF_CONTAINER }
 }
 
+/// From a verbose status.
+#[track_caller]
+fn pid_of(info: &HashMap<String, String>) -> i32 {
+    let info = info.get("info").cloned().unwrap_or_default();
+    let info: Value = serde_json::from_str(&info).expect("JSON in a verbose status");
+    info["pid"].as_i64().expect("a pid in a verbose status") as i32
+}
+
 fn image(name: &str) -> MessageField<p::Image> {
     MessageField::some(p::Image { image: name.into(), ..Default::default() })
 }
@@ -258,6 +267,25 @@ impl Pod<'_> {
         ids.map(|id| self.cri.socket(&id)).filter(|socket| socket.exists()).collect()
     }
 
+    /// The process of its sandbox, as the place numbers it.
+    #[track_caller]
+    pub fn sandbox_pid(&self) -> i32 {
+        let question =
+            p::SandboxStatusQuestion { pod_sandbox_id: self.id.clone(), verbose: true, ..Default::default() };
+        let answer: p::SandboxStatusAnswer =
+            self.cri.ask("PodSandboxStatus", &question).expect("PodSandboxStatus");
+        pid_of(&answer.info)
+    }
+
+    /// For a test that has killed the shim: its socket, to which nobody listens.
+    #[track_caller]
+    pub fn remove_dead_socket(&self) {
+        let socket = self.cri.socket(&self.id);
+        assert!(UnixStream::connect(&socket).is_err(), "a shim listens at {}", socket.display());
+        // A shim may remove it better than we do.
+        fs::remove_file(socket).ok();
+    }
+
     /// Stops and removes it. Nothing may be left: process, mount, cgroup, socket, state.
     #[track_caller]
     pub fn end(self) {
@@ -344,9 +372,7 @@ impl Container<'_> {
     /// Its init, as the place numbers it.
     #[track_caller]
     pub fn pid(&self) -> i32 {
-        let info = self.full_status().info.get("info").cloned().unwrap_or_default();
-        let info: Value = serde_json::from_str(&info).expect("JSON in a verbose status");
-        info["pid"].as_i64().expect("a pid in a verbose status") as i32
+        pid_of(&self.full_status().info)
     }
 
     /// Its exit code, once it has ended.

@@ -98,7 +98,9 @@ impl Engine {
     /// Programs it cannot do without, and their Debian packages.
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Containerd | Self::Cri | Self::CriLive => &[("containerd", "containerd"), ("ctr", "containerd")],
+            Self::Containerd | Self::Cri | Self::CriLive => {
+                &[("containerd", "containerd"), ("ctr", "containerd")]
+            }
             Self::Podman => &[("podman", "podman"), ("conmon", "conmon")],
             Self::Docker | Self::DockerRemap | Self::DockerLive => &[
                 ("dockerd", "docker.io"),

@@ -19,8 +19,8 @@ mod events;
 mod fifo;
 mod service;
 
-pub use client::{Client, Refusal, Reply, refused, refused_saying};
 pub(crate) use client::short;
+pub use client::{Client, Refusal, Reply, refused, refused_saying};
 pub use daemon::{Asked, Daemon, Dialect, Started, ask};
 pub use events::{Event, Events};
 pub use fifo::Fifo;
