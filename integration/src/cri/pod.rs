@@ -65,6 +65,10 @@ impl Lab {
     /// The CRI of this test's engine, once it knows its images.
     pub fn cri(&self) -> Result<Cri<'_>, Stop> {
         let ctr = self.ctr()?;
+        if ctr.is_live() {
+            // To the end of the process: what removes a test's leftovers calls the daemon, too.
+            std::mem::forget(ctr.lock()?);
+        }
         let socket = ctr.socket_of_daemon();
         let cri = Cri { lab: self, ctr, socket };
         for image in [IMAGE, PAUSE] {

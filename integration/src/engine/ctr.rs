@@ -6,9 +6,10 @@ use super::caller::near;
 use super::place;
 use crate::cgroup::tagged;
 use crate::{Bundle, Call, Lab, Output, Stop};
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// containerd's client, and the place of its daemon.
@@ -51,6 +52,17 @@ impl Ctr<'_> {
     /// The socket of the daemon.
     pub fn socket_of_daemon(&self) -> PathBuf {
         self.dir.join("containerd.sock")
+    }
+
+    /// Its tests kill the daemon.
+    pub(crate) fn is_live(&self) -> bool {
+        self.dir.join(place::LIVE).exists()
+    }
+
+    /// For one test at a time.
+    pub(crate) fn lock(&self) -> Result<Flock<File>, Stop> {
+        let file = File::open(self.dir.join(place::LIVE))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
     /// SIGKILL to the daemon. Whoever shares it notices.

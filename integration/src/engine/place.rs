@@ -27,6 +27,9 @@ use std::{env, thread};
 /// While this file is in the directory of a place, no daemon that ended is started again.
 pub(super) const HOLD: &str = "hold";
 
+/// In the directory of a place whose tests kill the daemon, one at a time.
+pub(super) const LIVE: &str = "live";
+
 /// What the runner said on the command line.
 struct Words {
     engine: Engine,
@@ -326,6 +329,9 @@ fn containerd_config(words: &Words) -> Result<String, Stop> {
     );
     if !words.engine.is_cri() {
         return Ok(config);
+    }
+    if words.engine == Engine::CriLive {
+        fs::write(at(LIVE), "")?;
     }
     let cni = at("cni");
     fs::create_dir_all(&cni)?;
