@@ -25,6 +25,8 @@ pub mod call;
 pub mod cgroup;
 /// Terminals: the receiver of `--console-socket`.
 pub mod console;
+/// A kubelet as containerd sees it: pods through the CRI.
+pub mod cri;
 /// Container engines as callers of the runtime: each in namespaces of its own, once for a run.
 pub mod engine;
 /// What this host is and has.

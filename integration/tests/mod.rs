@@ -27,6 +27,7 @@ mod seccomp;
 mod security;
 mod shim_bootstrap;
 mod shim_crashes;
+mod shim_cri;
 mod shim_ctr;
 mod shim_docker;
 mod shim_events;
@@ -71,6 +72,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         shim_sandbox::TESTS,
         shim_docker::TESTS,
         shim_crashes::TESTS,
+        shim_cri::TESTS,
         shim_task::TESTS,
         shim_bootstrap::TESTS,
         shim_stdio::TESTS,

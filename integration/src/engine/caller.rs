@@ -204,6 +204,9 @@ pub(super) fn near(lab: &Lab, dir: &Path, words: &[&str]) -> Call {
 
 /// Removes every container of a test; those it found.
 pub(crate) fn remove_containers(dir: &Path, tag: &str) -> Result<Vec<String>, Stop> {
+    if super::ctr::is_cri(dir) {
+        return crate::cri::remove_pods(&dir.join("containerd.sock"), tag);
+    }
     if super::ctr::is_containerd(dir) {
         return super::ctr::remove_containers(dir, tag);
     }

@@ -7,9 +7,10 @@ use super::place;
 use crate::call::no_input;
 use crate::cgroup::tagged;
 use crate::{Bundle, Call, Lab, Output, Stop};
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -32,7 +33,55 @@ pub(super) fn is_containerd(dir: &Path) -> bool {
     dir.join("archive.tar").exists()
 }
 
+/// The plugin has a configuration there.
+pub(super) fn is_cri(dir: &Path) -> bool {
+    dir.join("cni").exists()
+}
+
+/// The daemon stays away until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Away(PathBuf);
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        // What is not there does not hold anything.
+        fs::remove_file(&self.0).ok();
+    }
+}
+
 impl Ctr<'_> {
+    /// The socket of the daemon.
+    pub fn socket_of_daemon(&self) -> PathBuf {
+        self.dir.join("containerd.sock")
+    }
+
+    /// Its tests kill the daemon.
+    pub(crate) fn is_live(&self) -> bool {
+        self.dir.join(place::LIVE).exists()
+    }
+
+    /// For one test at a time.
+    pub(crate) fn lock(&self) -> Result<Flock<File>, Stop> {
+        let file = File::open(self.dir.join(place::LIVE))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    }
+
+    /// SIGKILL to the daemon. Whoever shares it notices.
+    #[track_caller]
+    pub fn hold_daemon(&self) -> Away {
+        let away = Away(self.dir.join(place::HOLD));
+        fs::write(&away.0, "").expect("write the sign that holds the daemon");
+        let pid = fs::read_to_string(number(&self.dir, "containerd")).expect("the daemon's pid");
+        self.near(&["kill", "-KILL", &pid]).go().ok();
+        away
+    }
+
+    /// A program of the host in the place.
+    pub fn near(&self, words: &[&str]) -> Call {
+        near(self.lab, &self.dir, words)
+    }
+
     /// A command of ctr, not yet given.
     pub fn call(&self, words: &[&str]) -> Call {
         let socket = self.dir.join("containerd.sock");
@@ -144,7 +193,7 @@ impl Ctr<'_> {
     }
 
     /// The root directory of the place, from here.
-    fn root(&self) -> PathBuf {
+    pub fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.init()))
     }
 

@@ -17,7 +17,7 @@ pub mod place;
 
 pub use caller::Caller;
 pub(crate) use caller::remove_containers;
-pub use ctr::{Ctr, WAITS};
+pub use ctr::{Away, Ctr, WAITS};
 pub(crate) use ctr::{container, end_container, inside};
 
 use crate::View;
@@ -40,6 +40,8 @@ pub const PLACE: &str = "--engine-place";
 pub const INIT: &str = "--engine-init";
 /// The image every engine has: the busybox root file system of all tests.
 pub const IMAGE: &str = "localhost/bb:1";
+/// What runs in a pod's sandbox: the same root file system under another name.
+pub const PAUSE: &str = "localhost/pause:1";
 /// The name under which dockerd knows the runtime under test.
 const RUNTIME_NAME: &str = "under-test";
 /// How long an engine may take to come up: on a busy host seconds.
@@ -64,12 +66,16 @@ pub enum Engine {
     Containerd,
     /// As `Containerd`, for a test that kills it.
     ContainerdKilled,
+    /// containerd with its CRI plugin; pods run by the shim under test.
+    Cri,
+    /// As `Cri`, for a test that kills the daemon.
+    CriLive,
     /// podman and buildah on one storage; no daemon.
     Podman,
 }
 
 impl Engine {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Docker,
         Self::DockerRemap,
         Self::DockerLive,
@@ -77,6 +83,8 @@ impl Engine {
         Self::DockerShimKilled,
         Self::Containerd,
         Self::ContainerdKilled,
+        Self::Cri,
+        Self::CriLive,
         Self::Podman,
     ];
 
@@ -90,13 +98,15 @@ impl Engine {
             Self::DockerShimKilled => "docker-shim-killed",
             Self::Containerd => "containerd",
             Self::ContainerdKilled => "containerd-killed",
+            Self::Cri => "cri",
+            Self::CriLive => "cri-live",
             Self::Podman => "podman",
         }
     }
 
     /// containerd is all there is.
     fn is_containerd(self) -> bool {
-        matches!(self, Self::Containerd | Self::ContainerdKilled)
+        matches!(self, Self::Containerd | Self::ContainerdKilled) || self.is_cri()
     }
 
     /// Its containers are served by the shim under test.
@@ -111,7 +121,7 @@ impl Engine {
     /// Programs it cannot do without, and their Debian packages.
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Containerd | Self::ContainerdKilled => {
+            Self::Containerd | Self::ContainerdKilled | Self::Cri | Self::CriLive => {
                 &[("containerd", "containerd"), ("ctr", "containerd")]
             }
             Self::Podman => &[("podman", "podman"), ("conmon", "conmon")],
@@ -129,6 +139,10 @@ impl Engine {
                 ("iptables", "iptables"),
             ],
         }
+    }
+
+    fn is_cri(self) -> bool {
+        matches!(self, Self::Cri | Self::CriLive)
     }
 
     /// Why it cannot run on this host, if so.

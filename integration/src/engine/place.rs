@@ -1,7 +1,7 @@
 //! The place of an engine: namespaces of its own, and pid 1 in them. Pid 1 owns the daemons from start to end; it
 //! never touches the host, whose mounts, network and processes it cannot see. Called by `main` only.
 
-use super::{Engine, IMAGE, INIT, RUNTIME_NAME, docker_client};
+use super::{Engine, IMAGE, INIT, PAUSE, RUNTIME_NAME, docker_client};
 use crate::call::no_input;
 use crate::sys::Pidfd;
 use crate::{Stop, View, view};
@@ -26,6 +26,9 @@ use std::{env, thread};
 
 /// A file of the engine's directory: daemons that died stay away.
 pub(super) const HOLD: &str = "hold";
+
+/// In the directory of a place whose tests kill the daemon, one at a time.
+pub(super) const LIVE: &str = "live";
 
 /// What the runner said on the command line.
 struct Words {
@@ -142,6 +145,10 @@ fn furnish(words: &Words) -> Result<(), Stop> {
         fs::copy(&words.runtime, bin.join("hull"))?;
     }
     rootfs(words)?;
+    if words.engine.is_cri() && !words.dir.starts_with("/var/lib") {
+        // Here the CNI library remembers what it has set up; there is no setting for it.
+        mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    }
     if words.engine == Engine::DockerRemap {
         remap_ids(&words.dir)?;
     }
@@ -192,14 +199,16 @@ fn image_archive(words: &Words) -> Result<PathBuf, Stop> {
     let digest = Sha256::digest(fs::read(image_tar(words))?)
         .iter()
         .fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+    // What a sandbox runs is the image's command: nothing, for long. The tests name theirs.
+    let command = if words.engine.is_cri() { ["/bin/sleep", "1000000"].as_slice() } else { &["/bin/sh"] };
     let config = json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
+        "config": {"Cmd": command, "Env": ["PATH=/bin:/usr/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     fs::write(dir.join("config.json"), config.to_string())?;
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE, PAUSE], "Layers": ["layer.tar"]}]);
     fs::write(dir.join("manifest.json"), manifest.to_string())?;
     let archive = words.dir.join("archive.tar");
     succeeds(Command::new(busybox).arg("tar").arg("-C").arg(&dir).arg("-cf").arg(&archive).arg("."))?;
@@ -283,19 +292,14 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
     }
     let dir = &words.dir;
     let at = |name: &str| dir.join(name).into_os_string();
-    let config = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-        dir.join("containerd"),
-        dir.join("containerd-state"),
-        dir.join("containerd.sock"),
-    );
-    fs::write(dir.join("containerd.toml"), config)?;
+    fs::write(dir.join("containerd.toml"), containerd_config(words)?)?;
     let argv = vec!["containerd".into(), "-c".into(), at("containerd.toml")];
     daemons.push(Daemon::start(words, "containerd", argv)?);
     if words.engine.is_containerd() {
         await_answer("containerd", || ctr(dir))?;
         let archive = image_archive(words)?;
-        return succeeds(ctr(dir).args(["images", "import"]).arg(archive));
+        let namespace = if words.engine.is_cri() { "k8s.io" } else { "default" };
+        return succeeds(ctr(dir).args(["-n", namespace, "images", "import"]).arg(archive));
     }
     let mut argv: Vec<OsString> = vec!["dockerd".into(), "-H".into()];
     let mut socket = OsString::from("unix://");
@@ -311,11 +315,65 @@ fn start(words: &Words, daemons: &mut Vec<Daemon>) -> Result<(), Stop> {
         Engine::DockerLive | Engine::DockerShim | Engine::DockerShimKilled => {
             argv.push("--live-restore".into());
         }
-        Engine::Docker | Engine::Podman | Engine::Containerd | Engine::ContainerdKilled => {}
+        Engine::Docker
+        | Engine::Podman
+        | Engine::Containerd
+        | Engine::ContainerdKilled
+        | Engine::Cri
+        | Engine::CriLive => {}
     }
     daemons.push(Daemon::start(words, "dockerd", argv)?);
     await_answer("dockerd", || docker(dir))?;
     succeeds(docker(dir).args(import_words()).arg(image_tar(words)).arg(IMAGE))
+}
+
+/// Version 2, which every containerd since 1.3 reads.
+fn containerd_config(words: &Words) -> Result<String, Stop> {
+    let dir = &words.dir;
+    let at = |name: &str| dir.join(name);
+    let disabled = if words.engine.is_cri() { "" } else { "\"io.containerd.grpc.v1.cri\"" };
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = {:?}\n",
+        at("containerd"),
+        at("containerd-state"),
+        at("containerd.sock"),
+    );
+    if !words.engine.is_cri() {
+        return Ok(config);
+    }
+    if words.engine == Engine::CriLive {
+        fs::write(at(LIVE), "")?;
+    }
+    let cni = at("cni");
+    fs::create_dir_all(&cni)?;
+    let bridge = json!({
+        "cniVersion": "0.4.0",
+        "name": "hull-test",
+        "plugins": [{
+            "type": "bridge",
+            "bridge": "hulltest0",
+            "isGateway": true,
+            "ipam": {"type": "host-local", "dataDir": at("cni-ips"), "ranges": [[{"subnet": "10.223.0.0/24"}]]},
+        }],
+    });
+    fs::write(cni.join("10-bridge.conflist"), bridge.to_string())?;
+    // As a host without CAP_SYS_RESOURCE needs it: no score below the daemon's own.
+    Ok(format!(
+        r#"{config}
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = {cni:?}
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "hull"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hull]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = {:?}
+"#,
+        at("bin/containerd-shim-hull-v1"),
+    ))
 }
 
 fn import_words() -> [&'static str; 5] {
@@ -467,8 +525,13 @@ fn look(words: &Words) -> Vec<String> {
     let exec = words.dir.join("exec");
     let of_docker = ["runtime-under-test/moby", "runtime-runc/moby"].map(|d| exec.join(d));
     let bundles = words.dir.join("containerd-state/io.containerd.runtime.v2.task");
-    let of_ctr =
-        [PathBuf::from("/run/containerd/runc/default"), bundles.join("default"), bundles.join("moby")];
+    let of_ctr = [
+        PathBuf::from("/run/containerd/runc/default"),
+        PathBuf::from("/run/containerd/runc/k8s.io"),
+        bundles.join("default"),
+        bundles.join("moby"),
+        bundles.join("k8s.io"),
+    ];
     for state in states.into_iter().chain(of_docker).chain(of_ctr).flat_map(names) {
         left.push(format!("state: {}\n", state.display()));
     }

@@ -133,7 +133,7 @@ impl Client {
 }
 
 /// A message in one line, without what every message has.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let (noise, end) = ("special_fields: SpecialFields {", "CachedSize { size: ");
     let mut parts = text.split(noise);
     let mut shown = parts.next().unwrap_or_default().to_owned();

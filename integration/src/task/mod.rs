@@ -19,6 +19,7 @@ mod events;
 mod fifo;
 mod service;
 
+pub(crate) use client::short;
 pub use client::{Client, Refusal, Reply, refused, refused_saying};
 pub use daemon::{Asked, Daemon, Dialect, Started, ask};
 pub use events::{Event, Events};
