@@ -53,6 +53,7 @@ tests! {
     the_server_goes_to_the_cgroup_of_the_options,
     flags_are_read_as_go_reads_them,
     start_without_a_bundle_config_fails_and_leaves_nothing,
+    start_that_cannot_write_its_address_leaves_nothing,
     version_is_printed,
     info_tells_the_runtime.breaks_on(INFO),
     a_log_nobody_reads_does_not_block.breaks_on(LOG),
@@ -428,6 +429,20 @@ fn start_without_a_bundle_config_fails_and_leaves_nothing(lab: &Lab) -> TestResu
     let asked = daemon.ask(command.arg("start"), &[])?;
     assert!(asked.rc != 0 && (!asked.err.is_empty() || !asked.out.is_empty()), "{asked:?}");
     assert_eq!(daemon.sockets(), Vec::<PathBuf>::new());
+    daemon.end()
+}
+
+/// As when the daemon that was killed meanwhile comes back and removes the bundle.
+fn start_that_cannot_write_its_address_leaves_nothing(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let bundle = daemon.bundle();
+    daemon.prepare(&bundle)?;
+    fs::create_dir_all(bundle.dir.join("address/in the way"))?;
+    let mut command = daemon.command(&bundle);
+    let asked = daemon.ask(command.arg("start"), &[])?;
+    assert!(asked.rc != 0 && !asked.err.is_empty(), "{asked:?}");
+    // That the server is gone, too, is seen after the end of every test.
+    lab.eventually("no socket", || daemon.sockets().is_empty());
     daemon.end()
 }
 
