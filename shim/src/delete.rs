@@ -1,7 +1,7 @@
 //! The `delete` form: what the daemon calls when the server is gone, and once more after every normal end. It
 //! kills and removes what is left of the container and says how it ended, as far as anybody knows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::reaper::Reaper;
 use crate::runtime::Runtime;
 use crate::spawn::{Exit, UNKNOWN};
-use crate::time;
+use crate::{start, time};
 
 /// The status of a process that we have killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -42,6 +42,9 @@ pub fn delete(flags: &Flags) -> Result<Vec<u8>> {
         }
     }
     mounts::unmount_all(&dir.join("rootfs"))?;
+    if let Ok(address) = std::fs::read_to_string(dir.join("address")) {
+        start::remove_dead(Path::new(address.trim().trim_start_matches("unix://")))?;
+    }
     // A container that never was, or whose end nobody has seen.
     let unseen = Exit { status: if pid.is_some() { UNKNOWN } else { KILLED }, at: SystemTime::now() };
     let exit = exit.unwrap_or(unseen);
@@ -75,7 +78,6 @@ fn force(runtime: &Runtime) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn the_bundle_is_the_one_that_is_named_and_there() {

@@ -28,6 +28,8 @@ use crate::task::Shim;
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// How long a daemon may take from `start` to its first Create.
+const FIRST_USE: Duration = Duration::from_secs(120);
 /// How long the answer to the last request may take to leave: it is written before the loop comes to rest.
 const LAST_ANSWER: Duration = Duration::from_millis(2);
 
@@ -36,15 +38,9 @@ const LAST_ANSWER: Duration = Duration::from_millis(2);
 /// # Errors
 /// What cannot be had at the start; nothing ends a server that has begun but the daemon's word.
 pub fn serve(flags: &Flags) -> Result<()> {
-    let bundle = std::env::current_dir().map_err(|why| Error::failed("find the bundle", why))?;
-    log::open(&bundle, flags.debug);
     let listener = take_socket()?;
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
-    process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = runtime.map_err(|why| Error::failed("make an event loop", why))?;
-    let local = tokio::task::LocalSet::new();
-    let done = local.block_on(&runtime, run(flags, listener));
+    let done = serve_on(flags, listener);
     if let Some(path) = path {
         // A later shim of the same group may have taken the name over; it does not while we listen.
         let _removed = std::fs::remove_file(path).is_ok();
@@ -52,10 +48,20 @@ pub fn serve(flags: &Flags) -> Result<()> {
     done
 }
 
+fn serve_on(flags: &Flags, listener: StdListener) -> Result<()> {
+    let bundle = std::env::current_dir().map_err(|why| Error::failed("find the bundle", why))?;
+    log::open(&bundle, flags.debug);
+    process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|why| Error::failed("make an event loop", why))?;
+    tokio::task::LocalSet::new().block_on(&runtime, run(flags, listener))
+}
+
 async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let shim = Shim::new(&flags.namespace, Outbox::new(&flags.namespace, &address));
     watch_signals(&shim)?;
+    tokio::task::spawn_local(end_unless_used(Rc::clone(&shim)));
     tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
@@ -83,6 +89,15 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     shim.outbox.flush(LAST_EVENTS).await;
     log::line(Level::Info, "over");
     Ok(())
+}
+
+/// A daemon that was killed between `start` and Create knows nothing of us.
+async fn end_unless_used(shim: Rc<Shim>) {
+    tokio::time::sleep(FIRST_USE).await;
+    if shim.is_unused() {
+        log::line(Level::Warning, "nobody has made a container here: over");
+        shim.end();
+    }
 }
 
 /// Nobody ends containers by a signal to their shim: it stays as long as it keeps one.

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use hull_proto::bootstrap::{BootstrapParams, BootstrapResult};
 use hull_sys::process;
@@ -61,15 +61,22 @@ pub fn start(flags: &Flags) -> Result<Vec<u8>> {
     let group = bundle::group(&dir)?.unwrap_or_else(|| flags.id.clone());
     let path = socket_path(&request, flags, &group);
     let address = format!("unix://{}", path.display());
-    if let Some(socket) = listen(&path)? {
-        let server = spawn_server(flags, &request, &dir, &address, socket);
-        if let Err(error) = server {
-            // It is ours alone: nobody has been told of it.
-            let _removed = std::fs::remove_file(&path).is_ok();
-            return Err(error);
-        }
+    // None when another of the group has made one.
+    let socket = listen(&path)?;
+    let is_new = socket.is_some();
+    let server = socket.map(|socket| spawn_server(flags, &request, &dir, &address, socket));
+    let told = match server {
+        None => write_address(&dir, &address),
+        Some(Err(error)) => Err(error),
+        Some(Ok(mut server)) => write_address(&dir, &address).inspect_err(|_unwritten| {
+            let _ended = server.kill().and_then(|()| server.wait()).is_ok();
+        }),
+    };
+    if is_new && told.is_err() {
+        // It is ours alone: nobody has been told of it.
+        let _removed = std::fs::remove_file(&path).is_ok();
     }
-    write_address(&dir, &address)?;
+    told?;
     answer(&request, &address)
 }
 
@@ -138,7 +145,30 @@ fn listen(path: &Path) -> Result<Option<OwnedFd>> {
     bound.map(|listener| Some(listener.into())).map_err(|why| failed(&why))
 }
 
-fn spawn_server(flags: &Flags, request: &Request, dir: &Path, address: &str, socket: OwnedFd) -> Result<()> {
+/// Removes the socket of a server that is gone; one that answers stays.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_dead(path: &Path) -> Result<()> {
+    let failed = |why: &dyn std::fmt::Display| Error::failed(format!("remove {}", path.display()), why);
+    let Some(dir) = path.parent().filter(|_| path.exists()) else { return Ok(()) };
+    let lock = std::fs::File::open(dir).map_err(|why| failed(&why))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, why)| failed(&why.desc()))?;
+    match UnixStream::connect(path) {
+        Err(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|why| failed(&why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn spawn_server(
+    flags: &Flags,
+    request: &Request,
+    dir: &Path,
+    address: &str,
+    socket: OwnedFd,
+) -> Result<Child> {
     if std::env::var_os("SCHED_CORE").is_some() {
         process::new_core_scheduling_group()
             .map_err(|why| Error::failed("make a core scheduling group", why.desc()))?;
@@ -160,7 +190,7 @@ fn spawn_server(flags: &Flags, request: &Request, dir: &Path, address: &str, soc
         // It serves nobody yet.
         let _ended = server.kill().and_then(|()| server.wait()).is_ok();
     }
-    placed
+    placed.map(|()| server)
 }
 
 /// Moves the server to the cgroup of the options, and lets the kernel's OOM killer prefer it to the daemon.
@@ -296,12 +326,16 @@ mod tests {
         assert!(path.exists());
         let socket = listen(&path).unwrap().unwrap();
         assert!(listen(&path).unwrap().is_none());
+        remove_dead(&path).unwrap();
+        assert!(path.exists());
         let mode = |path: &Path| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::metadata(path).unwrap().permissions().mode() & 0o777
         };
         assert_eq!((mode(&path), mode(&dir)), (0o600, 0o700));
         drop(socket);
+        remove_dead(&path).unwrap();
+        assert!(!path.exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -47,6 +47,7 @@ pub struct Shim {
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
     /// Ids whose create is on the way.
     making: RefCell<BTreeMap<String, ()>>,
+    was_used: Cell<bool>,
     is_over: Cell<bool>,
 }
 
@@ -61,6 +62,7 @@ impl Shim {
             sandbox: RefCell::default(),
             containers: RefCell::default(),
             making: RefCell::default(),
+            was_used: Cell::new(false),
             is_over: Cell::new(false),
         })
     }
@@ -68,6 +70,11 @@ impl Shim {
     /// Whether it keeps no container.
     pub fn is_empty(&self) -> bool {
         self.containers.borrow().is_empty() && self.making.borrow().is_empty()
+    }
+
+    /// Whether nothing has been made here, ever.
+    pub fn is_unused(&self) -> bool {
+        !self.was_used.get() && self.sandbox.borrow().is_none()
     }
 
     /// Ends the shim, once its answers and events have left.
@@ -114,6 +121,7 @@ impl Shim {
         request: task::CreateTaskRequest,
     ) -> Result<task::CreateTaskResponse> {
         bundle::check_id(&request.id)?;
+        self.was_used.set(true);
         let taken = self.containers.borrow().contains_key(&request.id)
             || self.making.borrow_mut().insert(request.id.clone(), ()).is_some();
         if taken {
