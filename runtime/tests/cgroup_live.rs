@@ -446,7 +446,8 @@ fn out_of_memory_is_counted() {
     let procs = dir.mount.join(&dir.path).join("cgroup.procs");
     let eat = format!("echo 0 > {}; head -c 64m /dev/zero | tail -n 1 > /dev/null", procs.display());
     Command::new("sh").args(["-c", &eat]).output().unwrap();
-    assert_eq!(bed.cgroup.oom_kill_count(), Some(1));
+    // The kernel may choose both ends of the pipe.
+    assert!(bed.cgroup.oom_kill_count().is_some_and(|count| count > 0));
 }
 
 #[test]
