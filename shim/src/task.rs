@@ -297,7 +297,7 @@ impl Shim {
             }
             return;
         }
-        if container.shares_pids && container.has_running_execs() {
+        if container.shares_pids {
             self.kill_rest(container);
         }
         self.settle_init(container);
