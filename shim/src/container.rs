@@ -247,8 +247,11 @@ impl Container {
     /// Takes a process in, under an id that nobody has.
     ///
     /// # Errors
-    /// The id is taken, or init is over.
+    /// The id is taken, init is over, or the container is frozen.
     pub fn add(&self, process: Rc<Process>) -> Result<()> {
+        if self.freeze.get() != Freeze::No {
+            return Err(Error::precondition(format!("cannot exec in a paused container {}", self.id)));
+        }
         if self.init.end().is_some() {
             return Err(Error::precondition(format!("cannot exec in a stopped container {}", self.id)));
         }

@@ -2,7 +2,7 @@
 //! daemon. While the daemon is away they wait here; none is dropped and none overtakes another. `container`
 //! puts them in; `server` runs it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -61,7 +61,6 @@ pub struct Outbox {
     waiting: RefCell<VecDeque<Envelope>>,
     added: Notify,
     sent: Notify,
-    is_closed: Cell<bool>,
 }
 
 impl Outbox {
@@ -73,7 +72,6 @@ impl Outbox {
             waiting: RefCell::default(),
             added: Notify::new(),
             sent: Notify::new(),
-            is_closed: Cell::new(false),
         })
     }
 
@@ -138,7 +136,6 @@ impl Outbox {
         if tokio::time::timeout(limit, emptied).await.is_err() {
             log::warning("the daemon has not taken the last events");
         }
-        self.is_closed.set(true);
     }
 
     fn first(&self) -> Option<Envelope> {

@@ -35,8 +35,6 @@ pub struct Flags {
     pub bundle: PathBuf,
     /// The daemon's gRPC address.
     pub address: String,
-    /// A program that publishes events; not needed.
-    pub publish_binary: String,
 }
 
 const HELP: &str = "\
@@ -94,7 +92,7 @@ pub fn parse(words: &[String]) -> Result<(Action, Flags), String> {
                     "socket" => flags.socket = value,
                     "bundle" => flags.bundle = value.into(),
                     "address" => flags.address = value,
-                    "publish-binary" => flags.publish_binary = value,
+                    // Of the others only the word is needed.
                     _ => {}
                 }
             }

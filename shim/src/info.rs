@@ -1,6 +1,5 @@
 //! `-info`: what this runtime is, for the daemon's questions before any container; `-v`, for people.
 
-use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -10,24 +9,16 @@ use protobuf::{Message, MessageField};
 
 use crate::error::{Error, Result};
 use crate::flags::Flags;
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::reaper::Reaper;
 use crate::runtime::Runtime;
-
-/// What a daemon may write to our standard input.
-const INPUT_LIMIT: u64 = 10 << 20;
 
 /// `RuntimeInfo`, with the features document of the runtime that the options on standard input name.
 ///
 /// # Errors
 /// Options that cannot be read.
 pub fn info(_flags: &Flags) -> Result<Vec<u8>> {
-    let mut input = Vec::new();
-    let read = std::io::stdin().take(INPUT_LIMIT).read_to_end(&mut input);
-    read.map_err(|why| Error::failed("read standard input", why))?;
-    let any = Any::parse_from_bytes(&input);
-    let any = any.map_err(|why| Error::invalid(format!("read the options on standard input: {why}")))?;
-    let options = Options::from_any(&any)?;
+    let options = Options::from_input(&options::read_input()?)?;
     let runtime = Runtime::new(&options, "", Path::new("/"), "", &Rc::new(Reaper::default()));
     let features = runtime.features().map(|json| Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::stats::{Cgroup, Memory};
+use crate::watch::watch;
 
 /// v1 signals in `mem_cgroup_oom` before the victim is chosen and counted: how long each further look waits.
 const PAUSES_MS: [u64; 6] = [1, 5, 20, 80, 160, 320];
@@ -183,16 +184,12 @@ impl Counter {
     }
 
     /// Has the kernel tell of changes by a descriptor.
-    #[expect(
-        deprecated,
-        reason = "an OwnedFd is one and the same file while it lives, which is what the unsafe successor asks for"
-    )]
     fn register(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let signals = match self.source {
             Source::V1 { .. } => register_v1(&self.dir)?,
             Source::V2 => register_v2(&self.dir)?,
         };
-        AsyncFd::with_interest(signals, Interest::READABLE)
+        watch(signals, Interest::READABLE)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runtime options of a container: runc's message, or the TOML that other runtime names get, kept in the
 //! bundle for the `delete` form. Reads and writes that one file.
 
+use std::io::Read;
 use std::path::Path;
 
 use hull_proto::{runc_options, runtime_options};
@@ -11,6 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 const FILE: &str = "options.json";
+/// What a daemon may write to our standard input.
+const INPUT_LIMIT: u64 = 10 << 20;
+
+/// What the daemon has written to our standard input.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_input() -> Result<Vec<u8>> {
+    let mut input = Vec::new();
+    let read = std::io::stdin().take(INPUT_LIMIT).read_to_end(&mut input);
+    read.map_err(|why| Error::failed("read standard input", why))?;
+    Ok(input)
+}
 
 /// What the daemon's configuration asks of the runtime. Written as JSON in the names of the message, read from
 /// TOML in the names of the configuration.
@@ -89,6 +103,16 @@ impl Options {
             }
             _ => Err(Error::invalid(format!("runtime options of type {} are not known", any.type_url))),
         }
+    }
+
+    /// Those on standard input; none when it is empty.
+    ///
+    /// # Errors
+    /// As [`Self::from_any`].
+    pub fn from_input(input: &[u8]) -> Result<Self> {
+        let any = Any::parse_from_bytes(input);
+        let any = any.map_err(|why| Error::invalid(format!("read the options on standard input: {why}")))?;
+        Self::from_any(&any)
     }
 
     /// Those that `create` kept in a bundle; none when there are none.

@@ -79,9 +79,6 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
             }
             () = shim.over.notified() => break,
         }
-        if shim.is_over() {
-            break;
-        }
     }
     // The answer to Shutdown leaves first.
     tokio::time::sleep(LAST_ANSWER).await;
@@ -105,10 +102,11 @@ fn on_signal(shim: &Rc<Shim>, number: i32) {
     match number {
         libc::SIGCHLD => shim.reaper.reap_orphans(),
         libc::SIGUSR1 => {
-            log::line(Level::Info, &format!("{} containers", shim.describe().len()));
-            shim.describe().iter().for_each(|line| log::line(Level::Info, line));
+            let lines = shim.describe();
+            log::line(Level::Info, &format!("{} containers", lines.len()));
+            lines.iter().for_each(|line| log::line(Level::Info, line));
         }
-        libc::SIGTERM | libc::SIGINT if shim.is_empty() => shim.over.notify_one(),
+        libc::SIGTERM | libc::SIGINT if shim.is_empty() => shim.end(),
         _ => log::line(Level::Info, &format!("signal {number}: ignored, containers are kept")),
     }
 }

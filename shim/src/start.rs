@@ -2,7 +2,6 @@
 //! the dialect of the daemon that asks. It lives for a millisecond or two; the server is this same program,
 //! with its socket as standard input.
 
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,18 +13,15 @@ use hull_proto::bootstrap::{BootstrapParams, BootstrapResult};
 use hull_sys::process;
 use nix::fcntl::{Flock, FlockArg};
 use protobuf::Message;
-use protobuf::well_known_types::any::Any;
 use sha2::{Digest, Sha256};
 
 use crate::bundle;
 use crate::error::{Error, Result};
 use crate::flags::Flags;
-use crate::options::Options;
+use crate::options::{self, Options};
 
 /// Where sockets lie when the daemon does not say.
 const SOCKET_DIR: &str = "/run/containerd/s";
-/// What a daemon may write to our standard input.
-const INPUT_LIMIT: u64 = 10 << 20;
 /// The version of the task service that a daemon of the new dialect is told.
 const VERSION: i32 = 3;
 /// `log_level` of a daemon that wants all there is.
@@ -49,10 +45,7 @@ struct Request {
 /// Why there is no server.
 pub fn start(flags: &Flags) -> Result<Vec<u8>> {
     bundle::check_id(&flags.id)?;
-    let mut input = Vec::new();
-    let read = std::io::stdin().take(INPUT_LIMIT).read_to_end(&mut input);
-    read.map_err(|why| Error::failed("read standard input", why))?;
-    let request = understand(&input, flags)?;
+    let request = understand(&options::read_input()?, flags)?;
     let dir = match &flags.bundle {
         bundle if bundle.as_os_str().is_empty() => std::env::current_dir(),
         bundle => Ok(bundle.clone()),
@@ -101,9 +94,7 @@ fn understand(input: &[u8], flags: &Flags) -> Result<Request> {
             socket_dir: params.socket_dir.into(),
         });
     }
-    let any = Any::parse_from_bytes(input);
-    let any = any.map_err(|why| Error::invalid(format!("read the options on standard input: {why}")))?;
-    Ok(Request { options: Options::from_any(&any)?, ..Request::default() })
+    Ok(Request { options: Options::from_input(input)?, ..Request::default() })
 }
 
 /// Named after what a group is, so that its next member finds the server.
@@ -127,8 +118,7 @@ fn listen(path: &Path) -> Result<Option<OwnedFd>> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
     made.map_err(|why| Error::failed(format!("mkdir {}", dir.display()), why))?;
-    let lock = std::fs::File::open(dir).map_err(|why| failed(&why))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, why)| failed(&why.desc()))?;
+    let _one_at_a_time = lock(dir)?;
     // Of the file's mode only the owner's bits are left from its first moment on.
     let mask = process::set_umask(0o177);
     let bound = match UnixListener::bind(path) {
@@ -145,6 +135,13 @@ fn listen(path: &Path) -> Result<Option<OwnedFd>> {
     bound.map(|listener| Some(listener.into())).map_err(|why| failed(&why))
 }
 
+/// Held by whoever looks at a socket of this directory and may replace it.
+fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
+    let what = || format!("lock {}", dir.display());
+    let file = std::fs::File::open(dir).map_err(|why| Error::failed(what(), why))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, why)| Error::failed(what(), why.desc()))
+}
+
 /// Removes the socket of a server that is gone; one that answers stays.
 ///
 /// # Errors
@@ -152,8 +149,7 @@ fn listen(path: &Path) -> Result<Option<OwnedFd>> {
 pub fn remove_dead(path: &Path) -> Result<()> {
     let failed = |why: &dyn std::fmt::Display| Error::failed(format!("remove {}", path.display()), why);
     let Some(dir) = path.parent().filter(|_| path.exists()) else { return Ok(()) };
-    let lock = std::fs::File::open(dir).map_err(|why| failed(&why))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, why)| failed(&why.desc()))?;
+    let _one_at_a_time = lock(dir)?;
     match UnixStream::connect(path) {
         Err(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(|why| failed(&why))
@@ -253,6 +249,7 @@ mod tests {
     use hull_proto::bootstrap::Extension;
     use hull_proto::runc_options;
     use protobuf::MessageField;
+    use protobuf::well_known_types::any::Any;
 
     fn flags() -> Flags {
         Flags {

@@ -3,7 +3,7 @@
 //! changes between two awaits are seen by nobody half done.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -46,9 +46,8 @@ pub struct Shim {
     pub sandbox: RefCell<Option<Rc<Sandbox>>>,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
     /// Ids whose create is on the way.
-    making: RefCell<BTreeMap<String, ()>>,
+    making: RefCell<BTreeSet<String>>,
     was_used: Cell<bool>,
-    is_over: Cell<bool>,
 }
 
 impl Shim {
@@ -63,7 +62,6 @@ impl Shim {
             containers: RefCell::default(),
             making: RefCell::default(),
             was_used: Cell::new(false),
-            is_over: Cell::new(false),
         })
     }
 
@@ -79,13 +77,7 @@ impl Shim {
 
     /// Ends the shim, once its answers and events have left.
     pub fn end(&self) {
-        self.is_over.set(true);
         self.over.notify_one();
-    }
-
-    /// Whether it has been told to end.
-    pub fn is_over(&self) -> bool {
-        self.is_over.get()
     }
 
     /// Lines about every container, for those who look for a fault.
@@ -123,7 +115,7 @@ impl Shim {
         bundle::check_id(&request.id)?;
         self.was_used.set(true);
         let taken = self.containers.borrow().contains_key(&request.id)
-            || self.making.borrow_mut().insert(request.id.clone(), ()).is_some();
+            || !self.making.borrow_mut().insert(request.id.clone());
         if taken {
             return Err(Error::exists(format!("task {}: already exists", request.id)));
         }
@@ -439,9 +431,6 @@ impl Shim {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default().value;
-        if container.freeze.get() != Freeze::No {
-            return Err(Error::precondition(format!("cannot exec in a paused container {}", container.id)));
-        }
         container.add(Process::new(&request.exec_id, stdio, spec))?;
         self.outbox.publish(&events::TaskExecAdded {
             container_id: request.id,

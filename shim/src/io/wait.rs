@@ -9,6 +9,8 @@ use hull_sys::signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::watch::watch;
+
 /// Between looks at what the kernel will not watch for us.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,12 +44,8 @@ impl Waited {
         Ok(())
     }
 
-    #[expect(
-        deprecated,
-        reason = "an OwnedFd is one and the same file while it lives, which is what the unsafe successor asks for"
-    )]
     fn watch(&self) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
-        AsyncFd::with_interest(Rc::clone(&self.fd), self.interest)
+        watch(Rc::clone(&self.fd), self.interest)
     }
 
     /// The `POLL*` bits of `events`, and those that always count, as they are now.
