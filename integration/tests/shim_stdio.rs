@@ -14,6 +14,10 @@ const GO_1: &str = "containerd-shim-runc-v2 1.";
 const FIFO_URI: &[(&str, &str)] = &[(GO_1, "docs/shim.md: fifo URIs (needs 1.7)")];
 const ALONE: &[(&str, &str)] = &[(GO_1, "docs/shim.md: each stream can be left out")];
 const TAIL: &[(&str, &str)] = &[(GO_1, "docs/shim.md: Delete waits for the output also of files")];
+const READ_FIRST: &[(&str, &str)] =
+    &[("containerd-shim-runc-v2", "docs/shim.md: an exit is told once the output has been read")];
+const KEPT: &[(&str, &str)] =
+    &[("containerd-shim-runc-v2", "docs/shim.md: what was not read waits for the daemon until Delete")];
 const BINARY_2: &[(&str, &str)] = &[(GO_1, "docs/shim.md: binary-v2 (needs 2.2)")];
 
 tests! {
@@ -28,6 +32,9 @@ tests! {
     a_fifo_of_input_that_nobody_opens_blocks_nothing,
     ten_mebibytes_come_unchanged,
     the_tail_of_the_output_is_not_lost,
+    an_exit_is_told_once_the_output_is_read.breaks_on(READ_FIRST),
+    a_background_writer_does_not_hold_an_exit,
+    the_last_words_wait_for_the_daemon.breaks_on(KEPT),
     a_reader_goes_and_comes_back_without_a_lost_byte,
     a_reader_that_never_reads_costs_no_memory,
     delete_does_not_wait_for_ever_for_a_reader.limit_s(90),
@@ -217,6 +224,69 @@ fn the_tail_of_the_output_is_not_lost(lab: &Lab) -> TestResult {
     let text = out.to_end();
     assert!(text.ends_with("\ntail\n") && text.len() == 75006, "{} bytes", text.len());
     deleted.get()?;
+    daemon.end()
+}
+
+/// containerd 1.6 closes its ends of the FIFOs soon after it has heard of an exit.
+fn an_exit_is_told_once_the_output_is_read(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let (mut out, mut err) = (fifo(&daemon, "out")?, fifo(&daemon, "err")?);
+    let task = daemon.task(daemon.bundle().sh("seq -w 10001 12000; echo bad >&2; exit 4"))?;
+    let stdio = Stdio { stderr: err.name(), ..Stdio::to(out.name()) };
+    task.up(&stdio)?;
+    let waits = task.wait("");
+    assert!(waits.within(Duration::from_millis(300)).is_none(), "told before anything was read");
+    assert_eq!(out.to_end().len(), 12000);
+    assert!(waits.within(Duration::from_millis(300)).is_none(), "told before the errors were read");
+    assert_eq!(err.to_end(), "bad\n");
+    assert_eq!(waits.get()?.exit_status, 4);
+    task.event("exit 4");
+    // An exec's, too.
+    let (mut out, waiting) = (fifo(&daemon, "out")?, daemon.task(daemon.bundle().sh(WAITS))?);
+    waiting.up_waiting()?;
+    waiting.run(&Exec::sh("e", "echo text; exit 5").on(Stdio::to(out.name())))?;
+    let waits = waiting.wait("e");
+    assert!(waits.within(Duration::from_millis(300)).is_none(), "told before it was read");
+    assert_eq!(out.to_end(), "text\n");
+    assert_eq!(waits.get()?.exit_status, 5);
+    daemon.end()
+}
+
+/// What comes after the exit is not waited for.
+fn a_background_writer_does_not_hold_an_exit(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let mut out = fifo(&daemon, "out")?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    task.up_waiting()?;
+    task.run(&Exec::sh("e", "trap '' HUP; yes & exit 3").on(Stdio::to(out.name())))?;
+    let waits = task.wait("e");
+    let since = Instant::now();
+    let exit = loop {
+        out.now();
+        if let Some(exit) = waits.within(Duration::from_millis(1)) {
+            break exit?;
+        }
+        assert!(since.elapsed() < Duration::from_secs(8), "the exit is held");
+    };
+    assert_eq!(exit.exit_status, 3);
+    daemon.end()
+}
+
+/// The daemon is away while a process ends.
+fn the_last_words_wait_for_the_daemon(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let mut out = fifo(&daemon, "out")?;
+    let mut task =
+        daemon.task(daemon.bundle().sh("until [ -e /gate ]; do sleep 0.02; done; echo farewell; exit 4"))?;
+    task.up(&Stdio::to(out.name()))?;
+    task.client.close();
+    out.close();
+    fs::write(task.bundle.path("/gate"), "")?;
+    std::thread::sleep(Duration::from_millis(1500));
+    task.client = daemon.connect(&task.started)?;
+    assert_eq!(task.wait("").get()?.exit_status, 4);
+    out.open()?;
+    assert_eq!(out.to_end(), "farewell\n");
     daemon.end()
 }
 

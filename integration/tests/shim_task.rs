@@ -18,6 +18,8 @@ const BOTH_SERVICES: &[(&str, &str)] = &[(GO_1, "docs/shim.md: both versions of 
 const EXEC_DELETED: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the deletion of an exec is an event")];
 const LEAKS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: a failed Create leaves no descriptor")];
 const NO_LOCK: &[(&str, &str)] = &[(GO_1, "docs/shim.md: State never waits for the runtime")];
+const PIDS: &[(&str, &str)] =
+    &[("containerd-shim-runc-v2", "docs/shim.md: Pids names init until it is deleted")];
 
 tests! {
     a_container_from_create_to_delete,
@@ -57,6 +59,7 @@ tests! {
     wait_is_answered_when_state_says_stopped,
     waiters_of_a_closed_connection_are_freed,
     pids_name_the_execs,
+    pids_name_init_until_it_is_deleted.breaks_on(PIDS),
     pause_and_resume_in_the_wrong_state_are_refused,
     update_reaches_the_cgroup,
     stats_are_those_of_the_cgroup,
@@ -673,6 +676,17 @@ fn pids_name_the_execs(lab: &Lab) -> TestResult {
     let pids = task.pids()?;
     assert!(pids.contains(&(init, String::new())), "{pids:?}");
     assert!(pids.contains(&(exec, "second".into())), "{pids:?}");
+    daemon.end()
+}
+
+fn pids_name_init_until_it_is_deleted(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh("exit 3"))?;
+    let init = task.up(&Stdio::default())?;
+    assert_eq!(task.wait("").get()?.exit_status, 3);
+    assert_eq!(task.pids()?, [(init, String::new())]);
+    task.delete("")?;
+    refused(task.pids(), Code::NOT_FOUND, "");
     daemon.end()
 }
 

@@ -296,7 +296,13 @@ impl Pod<'_> {
         let mut ids: Vec<String> = self.list().into_iter().map(|(id, _)| id).collect();
         ids.push(self.id.clone());
         self.stop();
-        self.cri.ask::<Nothing>("RemovePodSandbox", &self.asked()).expect("RemovePodSandbox");
+        // As a kubelet does: containerd 2 may still have the connection of a dead shim.
+        let mut refusal = None;
+        let removed = self.cri.lab.settles(|| {
+            refusal = self.cri.ask::<Nothing>("RemovePodSandbox", &self.asked()).err();
+            refusal.is_none()
+        });
+        assert!(removed, "RemovePodSandbox: {refusal:?}");
         let mut left = Vec::new();
         let settled = self.cri.lab.settles(|| {
             left = ids.iter().flat_map(|id| self.cri.left_of(id)).collect();

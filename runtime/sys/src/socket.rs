@@ -197,6 +197,14 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok((own(fds[0]), own(fds[1])))
 }
 
+/// How many bytes wait to be read: in a pipe, asked at either end, or at a terminal (`ioctl(FIONREAD)`).
+pub fn unread(fd: BorrowedFd<'_>) -> Result<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int into the live variable.
+    check_unit(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD as _, &raw mut count) })?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// A file that lives in memory only (`memfd_create(2)`).
 pub fn memory_file(name: &CStr) -> Result<OwnedFd> {
     // SAFETY: `name` is a C string that outlives the call.

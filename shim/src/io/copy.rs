@@ -2,8 +2,10 @@
 //! the pages (splice(2)); what it cannot splice goes through a few kilobytes of stack. Owns both ends while
 //! it runs, and knows nothing of names and containers.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use hull_sys::{Errno, signal};
@@ -11,6 +13,7 @@ use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::unistd::{read, write};
 use tokio::io::Interest;
 
+use super::progress::Progress;
 use super::wait::Waited;
 
 /// How much one call moves: what a pipe holds.
@@ -47,6 +50,8 @@ pub(super) struct Copy {
     by_splice: bool,
     /// Bytes that have been read but not yet written; only without splice.
     rest: Vec<u8>,
+    /// Bytes that the sink has taken, in all.
+    moved: Rc<Cell<u64>>,
 }
 
 impl Copy {
@@ -58,7 +63,14 @@ impl Copy {
             refused,
             most,
             rest: Vec::new(),
+            moved: Rc::default(),
         }
+    }
+
+    /// How far it has come; nothing when everything is thrown away.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let sink = self.sink.as_ref()?;
+        Some(Progress::new(self.source.fd(), sink.fd(), &self.moved))
     }
 
     /// What a process writes. Neither end may block.
@@ -76,19 +88,24 @@ impl Copy {
         Self::new(source, Some(sink), Refused::Over, PIPE_BYTES)
     }
 
-    /// Copies until the source ends, then closes both ends.
-    pub(super) async fn run(mut self) {
-        let (mut moved, mut full) = (0, 0);
+    /// Copies until the source ends, and closes it. Answers the sink.
+    pub(super) async fn run(mut self) -> Option<Rc<OwnedFd>> {
+        self.run_to_end().await;
+        self.sink.map(|sink| Rc::clone(sink.fd()))
+    }
+
+    async fn run_to_end(&mut self) {
+        let (mut calls, mut full) = (0, 0);
         loop {
             match self.step() {
                 Ok(0) => return,
                 Ok(length) => {
-                    moved += 1;
+                    calls += 1;
                     full = if length == PIPE_BYTES { full + 1 } else { 0 };
                     if full == BUSY {
                         self.widen();
                     }
-                    if moved % TURN == 0 {
+                    if calls % TURN == 0 {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -121,7 +138,7 @@ impl Copy {
                 // A file that is appended to, a terminal of Linux 5.10, or an error of one side: read and
                 // write tell which.
                 Err(why) if !matches!(why, Errno::EAGAIN | Errno::EINTR) => self.by_splice = false,
-                done => return done,
+                done => return done.inspect(|length| self.count(*length)),
             }
         }
         if self.rest.is_empty() { self.carry() } else { self.hand_over_rest() }
@@ -153,8 +170,12 @@ impl Copy {
             Err(why) if !matches!(why, Errno::EAGAIN | Errno::EINTR) && self.refused == Refused::Lost => {
                 Ok(bytes.len())
             }
-            done => done,
+            done => done.inspect(|length| self.count(*length)),
         }
+    }
+
+    fn count(&self, length: usize) {
+        self.moved.set(self.moved.get() + length as u64);
     }
 
     /// Waits for the end that holds the copy up. False when it will never go on.
@@ -286,7 +307,7 @@ mod tests {
             let (end, to) = pipe();
             let (master, slave) = pty();
             let copy = Copy { by_splice: false, ..Copy::screen(master, Some(to)) };
-            let copied = spawn_local(copy.run());
+            let copied = spawn_local(async move { drop(copy.run().await) });
             let mut process = writes(Some(slave));
             spawn_local(async move { put(&mut process, &pattern(MEBIBYTE / 4)).await });
             sleep(A_WHILE).await;

@@ -9,6 +9,7 @@ mod copy;
 mod name;
 mod open;
 mod outputs;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -25,6 +26,7 @@ use self::copy::Copy;
 use self::name::Name;
 use self::open::{Source, because};
 use self::outputs::{Output, Outputs};
+use self::progress::Progress;
 use crate::error::{Error, Result};
 
 /// The streams of one process, as the daemon's request names them.
@@ -72,6 +74,8 @@ pub struct Streams {
     /// The copies; they end with this.
     copies: RefCell<JoinSet<()>>,
     outputs: Rc<Outputs>,
+    /// How far those have come that go to the daemon's FIFOs and files.
+    progress: RefCell<Vec<Rc<Progress>>>,
     /// The write end of the daemon's FIFO for input.
     input: RefCell<Option<OwnedFd>>,
     /// For its size.
@@ -180,12 +184,19 @@ impl Streams {
     }
 
     fn copy(&self, copy: Option<Copy>, output: Option<Output>) {
-        if let Some(copy) = copy {
-            self.copies.borrow_mut().spawn_local(async move {
-                copy.run().await;
-                drop(output);
-            });
+        let Some(copy) = copy else { return };
+        if output.is_some() {
+            self.progress.borrow_mut().extend(copy.progress().map(Rc::new));
         }
+        self.copies.borrow_mut().spawn_local(async move {
+            let sink = copy.run().await;
+            if let Some(output) = output {
+                drop(output);
+                if let Some(sink) = sink {
+                    progress::emptied(&sink).await;
+                }
+            }
+        });
     }
 
     /// Drops the write end of stdin that is held here: the process reads the end of input once the daemon's
@@ -205,6 +216,16 @@ impl Streams {
             Some(console) => tty::set_size(console.as_fd(), size)
                 .map_err(|why| because(format!("resize the terminal to {width}x{height}"), why)),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until the daemon has read what the process has written up to now, but not for a daemon that does
+    /// not read.
+    pub async fn taken(&self) {
+        let ways = self.progress.borrow().clone();
+        let goals: Vec<_> = ways.iter().map(|way| way.written()).collect();
+        for (way, goal) in ways.iter().zip(goals) {
+            way.reaches(goal).await;
         }
     }
 

@@ -44,6 +44,11 @@ impl Waited {
         Ok(())
     }
 
+    /// The descriptor itself.
+    pub(super) fn fd(&self) -> &Rc<OwnedFd> {
+        &self.fd
+    }
+
     fn watch(&self) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
         watch(Rc::clone(&self.fd), self.interest)
     }

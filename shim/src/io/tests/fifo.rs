@@ -205,3 +205,42 @@ fn both_outputs_may_share_a_fifo_which_ends_with_the_last() {
         drained(&streams).await;
     });
 }
+
+#[test]
+fn what_was_written_is_taken_when_the_client_has_read_it() {
+    run(async {
+        let dir = Dir::new("taken");
+        let out = dir.fifo("out");
+        let (ends, streams) = open("", &out, "").await;
+        let streams = std::rc::Rc::new(streams);
+        streams.start(None).unwrap();
+        let mut client = reader(&out);
+        let mut process = writes(ends.stdout);
+        put(&mut process, b"first").await;
+        let asked = std::rc::Rc::clone(&streams);
+        let taken = tokio::task::spawn_local(async move { asked.taken().await });
+        sleep(A_WHILE).await;
+        assert!(!taken.is_finished(), "nobody has read it");
+        // What comes later does not count.
+        put(&mut process, b"second").await;
+        assert_eq!(text(&mut client, 5).await, "first");
+        timeout(A_WHILE, taken).await.expect("it has been read").unwrap();
+        // Nobody reads any more: not waited for long.
+        let since = Instant::now();
+        streams.taken().await;
+        assert!(since.elapsed() < SOON / 2, "{:?}", since.elapsed());
+    });
+}
+
+#[test]
+fn the_rest_waits_for_a_client_that_comes_late() {
+    run(async {
+        let dir = Dir::new("late");
+        let out = dir.fifo("out");
+        let (ends, streams) = open("", &out, "").await;
+        streams.start(None).unwrap();
+        put(&mut writes(ends.stdout), b"farewell").await;
+        drained(&streams).await;
+        assert_eq!(text(&mut reader(&out), usize::MAX).await, "farewell");
+    });
+}

@@ -2,29 +2,29 @@
 //! streams, the cgroups and the outbox. `service` calls it, one call beside the other, on one thread: state
 //! changes between two awaits are seen by nobody half done.
 
+mod checkpoint;
+mod create;
+mod end;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use hull_proto::{events, process, runc_options, task, types};
+use hull_proto::{events, process, runc_options, task};
 use protobuf::well_known_types::any::Any;
 use protobuf::{EnumOrUnknown, Message, MessageField};
 use tokio::sync::Notify;
 
-use crate::container::{Container, Freeze, Phase, Process, Traits};
+use crate::container::{Container, Freeze, Phase, Process};
 use crate::error::{Error, Result};
 use crate::events::Outbox;
+use crate::io::Stdio;
 use crate::io::console::ConsoleSocket;
-use crate::io::{Ends, Owner, Stdio, Streams};
-use crate::options::Options;
 use crate::reaper::Reaper;
-use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 use crate::spawn::{self, Exit};
-use crate::{bundle, log, mounts, oom, stats, time};
+use crate::{bundle, log, mounts, stats, time};
 
 /// How long output may take to be handed over before a process is deleted.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -105,236 +105,6 @@ impl Shim {
         Ok((container, process))
     }
 
-    // ---------------------------------------------------------------- create
-
-    /// Makes a container.
-    pub async fn create(
-        self: Rc<Self>,
-        request: task::CreateTaskRequest,
-    ) -> Result<task::CreateTaskResponse> {
-        bundle::check_id(&request.id)?;
-        self.was_used.set(true);
-        let taken = self.containers.borrow().contains_key(&request.id)
-            || !self.making.borrow_mut().insert(request.id.clone());
-        if taken {
-            return Err(Error::exists(format!("task {}: already exists", request.id)));
-        }
-        let made = self.make(&request).await;
-        self.making.borrow_mut().remove(&request.id);
-        let container = made?;
-        let pid = container.init.pid();
-        self.containers.borrow_mut().insert(request.id.clone(), Rc::clone(&container));
-        self.outbox.publish(&events::TaskCreate {
-            container_id: request.id,
-            bundle: request.bundle,
-            rootfs: request.rootfs,
-            io: MessageField::some(events::TaskIO {
-                stdin: request.stdin,
-                stdout: request.stdout,
-                stderr: request.stderr,
-                terminal: request.terminal,
-                ..Default::default()
-            }),
-            checkpoint: request.checkpoint,
-            pid: pid.unsigned_abs(),
-            ..Default::default()
-        });
-        // Only now: its exit is told after this.
-        if container.init.handle().is_some() {
-            self.watch(&container, &container.init);
-        }
-        Ok(task::CreateTaskResponse { pid: pid.unsigned_abs(), ..Default::default() })
-    }
-
-    async fn make(&self, request: &task::CreateTaskRequest) -> Result<Rc<Container>> {
-        let bundle = PathBuf::from(&request.bundle);
-        let options = match request.options.as_ref() {
-            Some(any) => Options::from_any(any)?,
-            None => Options::default(),
-        };
-        options.save(&bundle)?;
-        let host = self.sandbox.borrow().as_ref().and_then(|sandbox| sandbox.host());
-        let runtime = Runtime::new(&options, &self.namespace, &bundle, &request.id, &self.reaper).from(host);
-        bundle::write(&bundle.join("runtime"), runtime.binary().to_string_lossy().as_bytes())?;
-        let traits = Traits {
-            io_owner: (options.io_uid, options.io_gid),
-            checkpoint: request.checkpoint.clone(),
-            shares_pids: bundle::shares_pids(&bundle)?,
-        };
-        let rootfs = bundle.join("rootfs");
-        mount(&request.rootfs, &rootfs)?;
-        let stdio = Stdio {
-            stdin: request.stdin.clone(),
-            stdout: request.stdout.clone(),
-            stderr: request.stderr.clone(),
-            terminal: request.terminal,
-        };
-        let init = Process::new("", stdio, Vec::new());
-        let container = Rc::new(Container::new(&request.id, bundle, runtime, init, traits));
-        let made = if container.checkpoint.is_empty() { self.make_init(&container).await } else { Ok(()) };
-        match made {
-            Ok(()) => Ok(container),
-            Err(error) => {
-                if let Some(streams) = container.init.streams.get() {
-                    streams.close().await;
-                }
-                if !request.rootfs.is_empty()
-                    && let Err(left) = mounts::unmount_all(&rootfs)
-                {
-                    log::warning(&format!("create of {} is undone but for its rootfs: {left}", container.id));
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn make_init(&self, container: &Rc<Container>) -> Result<()> {
-        let init = &container.init;
-        let pid_file = container.bundle.join("init.pid");
-        let (ends, console) = self.open(container, init).await?;
-        let path = console.as_ref().map(ConsoleSocket::path);
-        let runtime = &container.runtime;
-        let handle = {
-            // Until its number is known, init may be an orphan that has ended.
-            let _hold = self.reaper.hold();
-            if container.checkpoint.is_empty() {
-                runtime.create(ends, &pid_file, path).await?;
-            } else {
-                let work = container.bundle.join("work");
-                runtime.restore(ends, &pid_file, path, Path::new(&container.checkpoint), &work).await?;
-            }
-            self.adopt(&pid_file)?
-        };
-        let attached = attach(init, console).await;
-        init.made(handle);
-        if let Err(error) = attached {
-            self.undo(container).await;
-            return Err(error);
-        }
-        match stats::Cgroup::of(init.pid()) {
-            Ok(cgroup) => self.watch_memory(container, cgroup),
-            Err(error) => log::warning(&format!("cgroup of {}: {error}", container.id)),
-        }
-        Ok(())
-    }
-
-    /// Takes a container back that was made and cannot be used.
-    async fn undo(&self, container: &Container) {
-        if let Err(left) = container.runtime.delete(true).await {
-            log::warning(&format!("delete {}: {left}", container.id));
-        }
-        if let Some(handle) = container.init.handle() {
-            let _gone = tokio::time::timeout(KILL_LIMIT, handle.wait()).await.is_ok();
-            self.reaper.forget(handle.pid);
-        }
-    }
-
-    async fn open(&self, container: &Container, process: &Process) -> Result<(Ends, Option<ConsoleSocket>)> {
-        let (uid, gid) = container.io_owner;
-        let (namespace, id) = (self.namespace.clone(), container.id.clone());
-        let owner = Owner { namespace, container: id, uid, gid };
-        let (ends, streams) = Streams::open(&process.stdio, &owner).await?;
-        let _first = process.streams.set(streams).is_ok();
-        let console = process.stdio.terminal.then(ConsoleSocket::bind).transpose()?;
-        Ok((ends, console))
-    }
-
-    fn adopt(&self, pid_file: &Path) -> Result<Rc<spawn::Process>> {
-        let text = std::fs::read_to_string(pid_file);
-        let text = text.map_err(|why| Error::failed(format!("read {}", pid_file.display()), why))?;
-        let pid =
-            text.trim().parse().map_err(|why| Error::failed(format!("read {}", pid_file.display()), why))?;
-        self.reaper.keep(pid);
-        spawn::Process::adopt(pid).map(Rc::new)
-    }
-
-    fn watch_memory(&self, container: &Container, cgroup: stats::Cgroup) {
-        let (outbox, id) = (Rc::clone(&self.outbox), container.id.clone());
-        let report = move || {
-            outbox.publish(&events::TaskOOM { container_id: id.clone(), ..Default::default() });
-        };
-        match oom::Watch::start(&cgroup, report) {
-            Ok(watch) => drop(container.oom.replace(Some(watch))),
-            Err(error) => log::warning(&format!("watch the memory of {}: {error}", container.id)),
-        }
-        let _first = container.cgroup.set(cgroup).is_ok();
-    }
-
-    // ---------------------------------------------------------------- the end of a process
-
-    /// Waits for the end of a process and tells it.
-    fn watch(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
-        let (shim, container, process) = (Rc::clone(self), Rc::clone(container), Rc::clone(process));
-        let Some(handle) = process.handle().cloned() else { return };
-        tokio::task::spawn_local(async move {
-            let exit = handle.wait().await;
-            shim.reaper.forget(handle.pid);
-            log::debug(&format!("{} {} ended: {}", container.id, process.exec_id, exit.status));
-            if process.is_init() {
-                // Should this shim be gone when the daemon asks, the `delete` form finds it here.
-                bundle::save_exit(&container.bundle, exit);
-            }
-            if process.has_ended(exit) {
-                shim.settle(&container, &process);
-            }
-        });
-    }
-
-    /// Tells the end of a process: of init after all others'.
-    fn settle(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
-        if !process.is_init() {
-            self.tell_exit(container, process);
-            if container.init.end().is_some() && container.init.phase() != Phase::Starting {
-                self.settle_init(container);
-            }
-            return;
-        }
-        if container.shares_pids {
-            self.kill_rest(container);
-        }
-        self.settle_init(container);
-    }
-
-    fn settle_init(self: &Rc<Self>, container: &Rc<Container>) {
-        if container.has_running_execs() || matches!(container.init.phase(), Phase::Stopped(_)) {
-            return;
-        }
-        if let Some(watch) = container.oom.take() {
-            watch.look();
-        }
-        self.tell_exit(container, &container.init);
-    }
-
-    fn tell_exit(&self, container: &Container, process: &Process) {
-        let Some(exit) = process.end() else { return };
-        let id = if process.is_init() { &container.id } else { &process.exec_id };
-        self.outbox.publish(&events::TaskExit {
-            container_id: container.id.clone(),
-            id: id.clone(),
-            pid: process.pid().unsigned_abs(),
-            exit_status: exit.status,
-            exited_at: time::stamp(exit.at),
-            ..Default::default()
-        });
-        process.stop();
-    }
-
-    /// Without a pid namespace of its own the container's other processes outlive init.
-    fn kill_rest(self: &Rc<Self>, container: &Rc<Container>) {
-        let container = Rc::clone(container);
-        tokio::task::spawn_local(async move {
-            for exec in container.execs() {
-                if let Ok(handle) = exec.check_kill() {
-                    // One that has just ended is as well.
-                    let _gone = handle.signal(libc::SIGKILL).is_ok();
-                }
-            }
-            if let Err(error) = container.runtime.kill(libc::SIGKILL.unsigned_abs(), true).await {
-                log::debug(&format!("kill what {} has left: {error}", container.id));
-            }
-        });
-    }
-
     // ---------------------------------------------------------------- start
 
     /// Runs a process's program.
@@ -390,9 +160,7 @@ impl Shim {
         }
         process.has_ended(Exit { status: spawn::UNKNOWN, at: SystemTime::now() });
         process.stop();
-        if container.init.end().is_some() {
-            self.settle_init(container);
-        }
+        self.settle(container, process);
     }
 
     async fn start_exec(&self, container: &Rc<Container>, process: &Rc<Process>) -> Result<()> {
@@ -405,7 +173,7 @@ impl Shim {
             let _hold = self.reaper.hold();
             container.runtime.exec(ends, &spec, &pid_file, path).await?;
             process.made(self.adopt(&pid_file)?);
-            attach(process, console).await
+            create::attach(process, console).await
         };
         let done = run.await;
         for file in [&spec, &pid_file] {
@@ -548,7 +316,12 @@ impl Shim {
     /// Its processes.
     pub async fn pids(self: Rc<Self>, request: task::PidsRequest) -> Result<task::PidsResponse> {
         let container = self.container(&request.id)?;
-        let pids = container.cgroup.get().map(stats::Cgroup::pids).transpose()?.unwrap_or_default();
+        let mut pids = container.cgroup.get().map(stats::Cgroup::pids).transpose()?.unwrap_or_default();
+        if pids.is_empty() && container.init.pid() != 0 {
+            // Until it is deleted: a daemon that comes back takes a task without processes for a leak, and would
+            // remove it with its exit untold.
+            pids.push(container.init.pid());
+        }
         let execs: BTreeMap<_, _> =
             container.execs().iter().map(|exec| (exec.pid(), exec.exec_id.clone())).collect();
         let describe = |pid: i32| {
@@ -629,7 +402,7 @@ impl Shim {
                 .map_err(|why| Error::invalid(format!("read the checkpoint options: {why}")))?,
             None => runc_options::CheckpointOptions::default(),
         };
-        let words = checkpoint_words(&request.path, &container.bundle, &options);
+        let words = checkpoint::words(&request.path, &container.bundle, &options);
         container.runtime.checkpoint(words).await?;
         let (container_id, checkpoint) = (request.id, request.path);
         self.outbox.publish(&events::TaskCheckpointed { container_id, checkpoint, ..Default::default() });
@@ -674,77 +447,10 @@ fn running(container: &Container, what: &str) -> Result<()> {
     }
 }
 
-async fn attach(process: &Process, console: Option<ConsoleSocket>) -> Result<()> {
-    let master: Option<OwnedFd> = match console {
-        Some(console) => Some(console.receive().await?),
-        None => None,
-    };
-    process.streams.get().map_or(Ok(()), |streams| streams.start(master))
-}
-
-fn mount(list: &[types::Mount], rootfs: &Path) -> Result<()> {
-    if list.is_empty() {
-        return Ok(());
-    }
-    bundle::make_dir(rootfs, 0o711)?;
-    mounts::mount_all(list, rootfs)
-}
-
 fn any(kind: &str, message: &impl Message) -> Any {
     Any { type_url: kind.to_owned(), value: message.write_to_bytes().unwrap_or_default(), ..Any::default() }
 }
 
 fn exited_at(exit: Option<Exit>) -> MessageField<protobuf::well_known_types::timestamp::Timestamp> {
     exit.map_or_else(MessageField::none, |exit| time::stamp(exit.at))
-}
-
-fn checkpoint_words(
-    path: &str,
-    bundle: &Path,
-    options: &runc_options::CheckpointOptions,
-) -> Vec<std::ffi::OsString> {
-    let image = if options.image_path.is_empty() { path } else { &options.image_path };
-    let work = bundle.join("criu-work").into_os_string();
-    let work = if options.work_path.is_empty() { work } else { options.work_path.clone().into() };
-    let mut words = vec!["--image-path".into(), image.into(), "--work-path".into(), work];
-    let switches = [
-        (!options.exit, "--leave-running"),
-        (options.open_tcp, "--tcp-established"),
-        (options.external_unix_sockets, "--ext-unix-sk"),
-        (options.terminal, "--shell-job"),
-        (options.file_locks, "--file-locks"),
-    ];
-    words.extend(switches.into_iter().filter(|(on, _)| *on).map(|(_, switch)| switch.into()));
-    for namespace in &options.empty_namespaces {
-        words.extend(["--empty-ns".into(), namespace.into()]);
-    }
-    if !options.cgroups_mode.is_empty() {
-        words.extend(["--manage-cgroups-mode".into(), (&options.cgroups_mode).into()]);
-    }
-    if !options.parent_path.is_empty() {
-        words.extend(["--parent-path".into(), (&options.parent_path).into()]);
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_checkpoint_leaves_the_container_running_unless_told_otherwise() {
-        let words = |options| {
-            let words = checkpoint_words("/image", Path::new("/b"), &options);
-            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-        };
-        let plain = words(runc_options::CheckpointOptions::default());
-        assert_eq!(plain, "--image-path /image --work-path /b/criu-work --leave-running");
-        let ends = words(runc_options::CheckpointOptions {
-            exit: true,
-            open_tcp: true,
-            empty_namespaces: vec!["network".to_owned()],
-            ..Default::default()
-        });
-        assert_eq!(ends, "--image-path /image --work-path /b/criu-work --tcp-established --empty-ns network");
-    }
 }
