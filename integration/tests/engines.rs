@@ -188,13 +188,13 @@ pub(super) fn exec_takes_user_directory_and_environment(lab: &Lab) -> TestResult
     Ok(())
 }
 
-/// docker asks for 126 here, podman for 127.
+/// podman answers 127, as docker has since version 23; before that, 126.
 pub(super) fn exec_of_a_missing_command_fails(lab: &Lab) -> TestResult {
     let engine = lab.engine()?;
     let name = engine.up_waiting(&[]);
-    let code = if engine.is_podman() { 127 } else { 126 };
     // docker prints the runtime's words on stdout.
-    let output = engine.go(&["exec", &name, "nosuchcommand"]).rc(code);
+    let output = engine.go(&["exec", &name, "nosuchcommand"]);
+    assert!(output.rc == 127 || output.rc == 126 && !engine.is_podman(), "{output}");
     let said = output.out() + &output.err();
     assert!(said.contains("not found"), "{output}");
     engine.go(&["exec", &name, "true"]).ok();
