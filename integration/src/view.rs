@@ -39,9 +39,11 @@ impl View {
 
 /// Moves the calling thread into the view. Call it before anything else and from a single thread.
 pub fn enter(view: View) -> Result<(), Stop> {
+    if let Some(why) = missing(view) {
+        return skip(why);
+    }
     let host = Host::probe();
     match (view, host.mode) {
-        (View::Host, _) | (View::V1, Mode::V1) | (View::V2, Mode::V2) => Ok(()),
         (View::V1, Mode::Hybrid) => {
             private_mounts()?;
             let at = host.v2.ok_or("no cgroup2 mount")?;
@@ -52,8 +54,16 @@ pub fn enter(view: View) -> Result<(), Stop> {
             umount_all_below("/sys/fs/cgroup")?;
             Ok(mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?)
         }
-        (View::V1, Mode::V2) => skip("this host has no cgroup v1"),
-        (_, Mode::None) => skip("no cgroup mount"),
+        _ => Ok(()),
+    }
+}
+
+/// Why this host cannot show this view.
+pub fn missing(view: View) -> Option<String> {
+    match (view, Host::probe().mode) {
+        (View::V1, Mode::V2) => Some("this host has no cgroup v1".into()),
+        (View::V1 | View::V2, Mode::None) => Some("no cgroup mount".into()),
+        _ => None,
     }
 }
 

@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::sandbox::Pod;
 use crate::spawn::Exit;
 
 /// Where the exit of init is kept.
@@ -52,7 +51,6 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 #[serde(default)]
 struct Config {
     annotations: Option<BTreeMap<String, String>>,
-    hostname: Option<String>,
     linux: Option<Linux>,
 }
 
@@ -60,7 +58,6 @@ struct Config {
 #[serde(default)]
 struct Linux {
     namespaces: Option<Vec<Namespace>>,
-    sysctl: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -79,14 +76,22 @@ fn config(bundle: &Path) -> Result<Config> {
 /// Annotations that put several containers into one shim, the first that is there counting.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
-/// The group of the bundle's container, unless it is alone.
+/// The group of the bundle's container, unless it is alone. The bundle of a sandbox has no config.json: it is
+/// what others are grouped by.
 ///
 /// # Errors
-/// A config.json that cannot be read.
+/// A config.json that is there and cannot be read.
 pub fn group(bundle: &Path) -> Result<Option<String>> {
+    if !bundle.join("config.json").exists() {
+        return Ok(None);
+    }
     let annotations = config(bundle)?.annotations.unwrap_or_default();
-    let given = |name: &&str| annotations.get(*name).filter(|group| !group.is_empty()).cloned();
-    Ok(GROUPS.iter().find_map(given))
+    Ok(group_of(&annotations).cloned())
+}
+
+/// The group that these annotations name.
+pub fn group_of(annotations: &BTreeMap<String, String>) -> Option<&String> {
+    GROUPS.iter().find_map(|name| annotations.get(*name).filter(|group| !group.is_empty()))
 }
 
 /// Whether the container's processes are not ended by the kernel when its init ends.
@@ -97,13 +102,6 @@ pub fn shares_pids(bundle: &Path) -> Result<bool> {
     let is_new = |namespace: &Namespace| namespace.path.as_deref().unwrap_or_default().is_empty();
     let namespaces = config(bundle)?.linux.unwrap_or_default().namespaces.unwrap_or_default();
     Ok(!namespaces.iter().any(|namespace| namespace.kind == "pid" && is_new(namespace)))
-}
-
-/// What a pod's namespaces are to be set to; nothing without a config.json.
-pub fn pod(bundle: &Path) -> Pod {
-    let config = config(bundle).unwrap_or_default();
-    let sysctl = config.linux.unwrap_or_default().sysctl;
-    Pod { hostname: config.hostname.unwrap_or_default(), sysctl: sysctl.unwrap_or_default() }
 }
 
 /// The process of an Exec, with the request's word on the terminal.
@@ -169,7 +167,8 @@ mod tests {
         let dir = bundle("broken", "{");
         assert!(group(&dir).unwrap_err().message.contains("config.json"));
         std::fs::remove_file(dir.join("config.json")).unwrap();
-        assert!(group(&dir).unwrap_err().message.contains("config.json"));
+        assert!(shares_pids(&dir).unwrap_err().message.contains("config.json"));
+        assert_eq!(group(&dir).unwrap(), None, "a sandbox");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

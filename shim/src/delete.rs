@@ -1,6 +1,8 @@
 //! The `delete` form: what the daemon calls when the server is gone, and once more after every normal end. It
-//! kills and removes what is left of the container and says how it ended, as far as anybody knows.
+//! kills and removes what is left of the container and says how it ended, as far as anybody knows. With a sandbox
+//! whose server is gone go its containers: the daemon asks for none of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -8,6 +10,7 @@ use std::time::SystemTime;
 
 use hull_proto::task::DeleteResponse;
 use protobuf::Message;
+use serde::Deserialize;
 
 use crate::bundle;
 use crate::error::{Error, Result};
@@ -29,21 +32,19 @@ const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
 pub fn delete(flags: &Flags) -> Result<Vec<u8>> {
     bundle::check_id(&flags.id)?;
     let dir = find_bundle(flags)?;
-    let options = Options::load(&dir);
-    let reaper = Rc::new(Reaper::default());
-    let runtime = Runtime::new(&options, &flags.namespace, &dir, &flags.id, &reaper);
     let pid = std::fs::read_to_string(dir.join("init.pid")).ok().and_then(|text| text.trim().parse().ok());
-    let mut exit = bundle::load_exit(&dir);
-    if runtime.knows() {
-        let was_alive = exit.is_none();
-        force(&runtime)?;
-        if was_alive {
-            exit = Some(Exit { status: KILLED, at: SystemTime::now() });
-        }
-    }
-    mounts::unmount_all(&dir.join("rootfs"))?;
+    let exit = remove(&flags.namespace, &flags.id, &dir)?;
     if let Ok(address) = std::fs::read_to_string(dir.join("address")) {
         start::remove_dead(Path::new(address.trim().trim_start_matches("unix://")))?;
+    }
+    if !dir.join("config.json").exists() {
+        for member in members(flags, &dir)? {
+            // containerd may have removed the bundle already.
+            let bundle = if member.bundle.is_dir() { &member.bundle } else { &dir };
+            if let Some(exit) = remove(&flags.namespace, &member.id, bundle)? {
+                bundle::save_exit(bundle, exit);
+            }
+        }
     }
     // A container that never was, or whose end nobody has seen.
     let unseen = Exit { status: if pid.is_some() { UNKNOWN } else { KILLED }, at: SystemTime::now() };
@@ -55,6 +56,41 @@ pub fn delete(flags: &Flags) -> Result<Vec<u8>> {
         ..DeleteResponse::default()
     };
     response.write_to_bytes().map_err(|why| Error::failed("write the answer", why))
+}
+
+/// Kills and removes a container, and undoes its mounts. Answers how it ended, if anybody knows.
+fn remove(namespace: &str, id: &str, dir: &Path) -> Result<Option<Exit>> {
+    let options = Options::load(dir);
+    let reaper = Rc::new(Reaper::default());
+    let runtime = Runtime::new(&options, namespace, dir, id, &reaper);
+    let mut exit = bundle::load_exit(dir);
+    if runtime.knows() {
+        force(&runtime)?;
+        exit = exit.or_else(|| Some(Exit { status: KILLED, at: SystemTime::now() }));
+    }
+    mounts::unmount_all(&dir.join("rootfs"))?;
+    Ok(exit)
+}
+
+/// A container as the runtime lists it.
+#[derive(Deserialize)]
+struct Member {
+    id: String,
+    bundle: PathBuf,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The containers of this sandbox.
+fn members(flags: &Flags, dir: &Path) -> Result<Vec<Member>> {
+    let failed = |why: &dyn std::fmt::Display| Error::failed("list the containers of the sandbox", why);
+    let reaper = Rc::new(Reaper::default());
+    let runtime = Runtime::new(&Options::load(dir), &flags.namespace, dir, &flags.id, &reaper);
+    let Some(mut listing) = runtime.listing() else { return Ok(Vec::new()) };
+    let output = listing.output().map_err(|why| failed(&why))?;
+    let all: Option<Vec<Member>> = serde_json::from_slice(&output.stdout).map_err(|why| failed(&why))?;
+    let is_member = |member: &Member| bundle::group_of(&member.annotations) == Some(&flags.id);
+    Ok(all.unwrap_or_default().into_iter().filter(is_member).collect())
 }
 
 /// The daemon starts us in the bundle; some say where it is, too.

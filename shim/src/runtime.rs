@@ -167,6 +167,15 @@ impl Runtime {
         self.command("delete", vec!["--force".into()])
     }
 
+    /// The call that lists all containers of the daemon's namespace as JSON; nothing when there was none yet.
+    pub fn listing(&self) -> Option<Command> {
+        self.root.exists().then(|| {
+            let mut command = self.plain("list");
+            command.args(["--format", "json"]).stdout(Stdio::piped());
+            command
+        })
+    }
+
     /// Freezes all processes of the container.
     ///
     /// # Errors
@@ -232,11 +241,11 @@ impl Runtime {
         let _hold = self.reaper.hold();
         // What this call says is what follows.
         let said = std::fs::metadata(self.log()).map_or(0, |meta| meta.len());
-        let process = match &self.host {
-            Some(host) => host.run(|| Process::spawn(&mut command)),
-            None => Process::spawn(&mut command),
-        };
-        let process = process.map_err(|error| Error::other(format!("{failed}: {error}")))?;
+        if let Some(host) = &self.host {
+            host.place(&mut command)?;
+        }
+        let process =
+            Process::spawn(&mut command).map_err(|error| Error::other(format!("{failed}: {error}")))?;
         // Its copies of the container's streams, which else would never end.
         drop(command);
         let exit = process.wait().await;

@@ -4,21 +4,23 @@
 //! `service`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use hull_proto::pod_config::{NamespaceMode, PodSandboxConfig};
 use hull_proto::{sandbox, types};
 use hull_sys::namespace;
-use protobuf::MessageField;
+use protobuf::well_known_types::any::Any;
+use protobuf::{Message, MessageField};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
-use crate::{bundle, log, stats, time};
+use crate::{log, stats, time};
 
 const READY: &str = "SANDBOX_READY";
 const NOT_READY: &str = "SANDBOX_NOTREADY";
@@ -39,7 +41,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Sandbox {
     id: String,
-    bundle: PathBuf,
+    pod: Pod,
     netns: String,
     phase: Cell<Phase>,
     changed: Notify,
@@ -67,30 +69,34 @@ impl Host {
         })
     }
 
-    /// Does `work` in these namespaces. What it starts stays in them.
+    /// Has `command` run in these namespaces. We stay in the pod's: its containers join them by our number.
     ///
     /// # Errors
-    /// Those of `work`, and those of going there and back.
-    pub fn run<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
-        let pod = Self::here()?;
-        self.enter()?;
-        let done = work();
-        pod.enter()?;
-        done
+    /// When there is no descriptor left.
+    pub fn place(&self, command: &mut Command) -> Result<()> {
+        let copy = |(file, kind): &(File, i32)| {
+            let file = file.try_clone().map_err(|why| Error::failed("copy a descriptor", why))?;
+            Ok((file.into(), kind.cast_unsigned().into()))
+        };
+        namespace::enter_before_exec(command, self.0.iter().map(copy).collect::<Result<_>>()?);
+        Ok(())
     }
 }
 
 impl Sandbox {
     /// What a request describes; nothing is made.
-    pub fn new(request: sandbox::CreateSandboxRequest) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Options that cannot be read, or that ask for what a pod without a process of its own cannot have.
+    pub fn new(request: sandbox::CreateSandboxRequest) -> Result<Self> {
+        Ok(Self {
             id: request.sandbox_id,
-            bundle: request.bundle_path.into(),
+            pod: request.options.as_ref().map_or_else(|| Ok(Pod::default()), Pod::from_any)?,
             netns: request.netns_path,
             phase: Cell::new(Phase::Created),
             changed: Notify::new(),
             host: RefCell::default(),
-        }
+        })
     }
 
     /// The sandbox of this name.
@@ -139,16 +145,16 @@ impl Sandbox {
             namespace::enter(file.as_fd(), kind)
                 .map_err(|why| Error::failed(format!("enter {}", self.netns), why.desc()))?;
         }
-        let kinds = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let pod = &self.pod;
+        let kinds = [(pod.own_ipc, libc::CLONE_NEWIPC), (pod.own_uts, libc::CLONE_NEWUTS)];
+        let kinds = kinds.iter().filter(|(own, _)| *own).fold(0, |all, (_, kind)| all | kind);
         namespace::unshare(kinds.cast_unsigned().into())
             .map_err(|why| Error::failed("make the pod's namespaces", why.desc()))?;
-        let pod = bundle::pod(&self.bundle);
-        if !pod.hostname.is_empty() {
-            let name = CString::new(pod.hostname).unwrap_or_default();
-            namespace::set_hostname(name.as_bytes())
+        if pod.own_uts && !pod.hostname.is_empty() {
+            namespace::set_hostname(pod.hostname.as_bytes())
                 .map_err(|why| Error::failed("set the pod's host name", why.desc()))?;
         }
-        pod.sysctl.iter().try_for_each(|(name, value)| set_sysctl(name, value))
+        pod.sysctls.iter().try_for_each(|(name, value)| pod.set_sysctl(name, value))
     }
 
     /// Says that it is over.
@@ -173,8 +179,8 @@ impl Sandbox {
         }
     }
 
-    /// What it looks like.
-    pub fn status(&self) -> sandbox::SandboxStatusResponse {
+    /// What it looks like; with everything, as `crictl inspectp` shows it, when that is asked for.
+    pub fn status(&self, everything: bool) -> sandbox::SandboxStatusResponse {
         let (state, since, at) = match self.phase.get() {
             Phase::Created => (NOT_READY, None, None),
             Phase::Ready { since } => (READY, Some(since), None),
@@ -185,11 +191,22 @@ impl Sandbox {
             sandbox_id: self.id.clone(),
             pid: std::process::id(),
             state: state.to_owned(),
-            info: std::collections::HashMap::new(),
+            info: if everything { self.info() } else { HashMap::new() },
             created_at: stamp(since),
             exited_at: stamp(at),
             ..Default::default()
         }
+    }
+
+    /// JSON under the name and with the fields that containerd's own pods have.
+    fn info(&self) -> HashMap<String, String> {
+        let info = serde_json::json!({
+            "pid": std::process::id(),
+            "hostname": self.pod.hostname,
+            "netns": self.netns,
+            "sysctls": self.pod.sysctls,
+        });
+        HashMap::from([("info".to_owned(), info.to_string())])
     }
 
     /// What the shim's own cgroup uses: a pod without a pause process has no other.
@@ -223,43 +240,131 @@ pub fn platform() -> types::Platform {
     types::Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), ..Default::default() }
 }
 
-/// What belongs to the namespaces of a pod in its config.json.
-#[derive(Debug, Default)]
-pub struct Pod {
-    /// Its name in the UTS namespace.
-    pub hostname: String,
-    /// Kernel parameters of its namespaces.
-    pub sysctl: BTreeMap<String, String>,
+/// What a kubelet wants of the pod's namespaces.
+#[derive(Debug)]
+struct Pod {
+    hostname: String,
+    /// Kernel parameters, by name.
+    sysctls: HashMap<String, String>,
+    /// Not the node's.
+    own_ipc: bool,
+    /// Not the node's: as the network, whose names it goes with.
+    own_uts: bool,
 }
 
-/// Of the kernel parameters only those that are a namespace's own; the others would be the host's.
-fn set_sysctl(name: &str, value: &str) -> Result<()> {
-    const OWN: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    if !(name.starts_with("net.") || name.starts_with("fs.mqueue.") || OWN.contains(&name)) {
-        return Err(Error::invalid(format!("linux.sysctl[{name:?}] is not a pod's own")));
+impl Default for Pod {
+    fn default() -> Self {
+        Self { hostname: String::new(), sysctls: HashMap::new(), own_ipc: true, own_uts: true }
     }
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-    if name.contains("..") || name.contains('/') {
-        return Err(Error::invalid(format!("linux.sysctl[{name:?}] is not a kernel parameter")));
+}
+
+impl Pod {
+    /// From the kubelet's own message, which the daemon passes on.
+    fn from_any(any: &Any) -> Result<Self> {
+        if !any.type_url.ends_with("PodSandboxConfig") {
+            return Err(Error::invalid(format!("options of a sandbox: {} is not known", any.type_url)));
+        }
+        let config = PodSandboxConfig::parse_from_bytes(&any.value)
+            .map_err(|why| Error::invalid(format!("read the options of a sandbox: {why}")))?;
+        let linux = config.linux.into_option().unwrap_or_default();
+        let security = linux.security_context.into_option().unwrap_or_default();
+        let Some(asked) = security.namespace_options.into_option() else {
+            return Ok(Self { hostname: config.hostname, sysctls: linux.sysctls, ..Self::default() });
+        };
+        let is = |mode: protobuf::EnumOrUnknown<NamespaceMode>, wanted| mode.enum_value() == Ok(wanted);
+        if is(asked.pid, NamespaceMode::POD) {
+            return Err(refused("pid: POD", "there is no process to be the first of a pid namespace"));
+        }
+        if asked.userns_options.as_ref().is_some_and(|users| is(users.mode, NamespaceMode::POD)) {
+            return Err(refused("userns_options", "its namespaces would belong to the node's users"));
+        }
+        Ok(Self {
+            hostname: config.hostname,
+            sysctls: linux.sysctls,
+            own_ipc: !is(asked.ipc, NamespaceMode::NODE),
+            own_uts: !is(asked.network, NamespaceMode::NODE),
+        })
     }
-    std::fs::write(&path, value).map_err(|why| Error::failed(format!("write {}", path.display()), why))
+
+    /// Of the kernel parameters only those of the pod's own namespaces; the others would be the node's.
+    fn set_sysctl(&self, name: &str, value: &str) -> Result<()> {
+        const IPC: [&str; 8] = [
+            "kernel.msgmax",
+            "kernel.msgmnb",
+            "kernel.msgmni",
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
+            "kernel.shm_rmid_forced",
+        ];
+        let of_ipc = name.starts_with("fs.mqueue.") || IPC.contains(&name);
+        if !(self.own_ipc && of_ipc || self.own_uts && name.starts_with("net.")) {
+            return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not a pod's own")));
+        }
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        if name.contains("..") || name.contains('/') {
+            return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not a kernel parameter")));
+        }
+        std::fs::write(&path, value).map_err(|why| Error::failed(format!("write {}", path.display()), why))
+    }
+}
+
+fn refused(field: &str, why: &str) -> Error {
+    let text = format!("namespace_options.{field}: not for a pod without a pause process: {why}");
+    Error::invalid(format!("{text}; use sandboxer \"podsandbox\""))
 }
 
 #[cfg(test)]
 mod tests {
+    use hull_proto::pod_config::{
+        LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, UserNamespace,
+    };
+
     use super::*;
 
     fn sandbox() -> Sandbox {
-        Sandbox::new(sandbox::CreateSandboxRequest { sandbox_id: "pod".to_owned(), ..Default::default() })
+        let request = sandbox::CreateSandboxRequest { sandbox_id: "pod".to_owned(), ..Default::default() };
+        Sandbox::new(request).unwrap()
+    }
+
+    fn pod(edit: impl FnOnce(&mut NamespaceOption)) -> Result<Pod> {
+        let mut asked = NamespaceOption { pid: NamespaceMode::CONTAINER.into(), ..Default::default() };
+        edit(&mut asked);
+        let security =
+            LinuxSandboxSecurityContext { namespace_options: Some(asked).into(), ..Default::default() };
+        let linux = LinuxPodSandboxConfig { security_context: Some(security).into(), ..Default::default() };
+        let config =
+            PodSandboxConfig { hostname: "name".to_owned(), linux: Some(linux).into(), ..Default::default() };
+        let value = config.write_to_bytes().unwrap();
+        Pod::from_any(&Any { type_url: "runtime.v1.PodSandboxConfig".to_owned(), value, ..Any::default() })
+    }
+
+    #[test]
+    fn a_pod_of_the_nodes_network_keeps_the_nodes_name() {
+        let own = pod(|_| {}).unwrap();
+        assert_eq!((own.hostname.as_str(), own.own_ipc, own.own_uts), ("name", true, true));
+        let node = pod(|asked| asked.network = NamespaceMode::NODE.into()).unwrap();
+        assert_eq!((node.own_ipc, node.own_uts), (true, false));
+        let node = pod(|asked| asked.ipc = NamespaceMode::NODE.into()).unwrap();
+        assert_eq!((node.own_ipc, node.own_uts), (false, true));
+    }
+
+    #[test]
+    fn a_pod_without_a_process_shares_no_processes() {
+        let error = pod(|asked| asked.pid = NamespaceMode::POD.into()).unwrap_err();
+        assert!(error.message.contains("namespace_options.pid"), "{}", error.message);
+        let users = UserNamespace { mode: NamespaceMode::POD.into(), ..Default::default() };
+        let error = pod(|asked| asked.userns_options = Some(users).into()).unwrap_err();
+        assert!(error.message.contains("userns_options"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_parameter_of_the_nodes_network_is_refused() {
+        let node = pod(|asked| asked.network = NamespaceMode::NODE.into()).unwrap();
+        assert!(node.set_sysctl("net.ipv4.ip_forward", "1").is_err());
+        let node = pod(|asked| asked.ipc = NamespaceMode::NODE.into()).unwrap();
+        assert!(node.set_sysctl("kernel.shmmax", "1").is_err());
     }
 
     #[test]
@@ -271,17 +376,17 @@ mod tests {
     #[test]
     fn a_stopped_sandbox_is_not_ready_and_does_not_start() {
         let one = sandbox();
-        assert_eq!(one.status().state, NOT_READY);
+        assert_eq!(one.status(false).state, NOT_READY);
         one.stop();
-        assert_eq!(one.status().state, NOT_READY);
-        assert!(one.status().exited_at.is_some());
+        assert_eq!(one.status(false).state, NOT_READY);
+        assert!(one.status(false).exited_at.is_some());
         assert_eq!(one.start().unwrap_err().code, ttrpc::Code::FAILED_PRECONDITION);
     }
 
     #[test]
     fn a_parameter_of_the_host_is_refused() {
         for name in ["kernel.panic", "vm.swappiness", "net.../../kernel/panic", "net/ipv4"] {
-            assert!(set_sysctl(name, "1").is_err(), "{name}");
+            assert!(Pod::default().set_sysctl(name, "1").is_err(), "{name}");
         }
     }
 }

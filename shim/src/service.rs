@@ -249,7 +249,7 @@ impl sandbox_ttrpc::Sandbox for Sandboxes {
             if kept.is_some() {
                 return Err(Error::exists(format!("sandbox {}: already exists", request.sandbox_id)));
             }
-            *kept = Some(Rc::new(Sandbox::new(request)));
+            *kept = Some(Rc::new(Sandbox::new(request)?));
             Ok(sandbox::CreateSandboxResponse::new())
         };
         self.0.run(create).await
@@ -300,7 +300,9 @@ impl sandbox_ttrpc::Sandbox for Sandboxes {
         _context: &TtrpcContext,
         request: sandbox::SandboxStatusRequest,
     ) -> ttrpc::Result<sandbox::SandboxStatusResponse> {
-        self.0.run(|shim| async move { Ok(find(&shim, &request.sandbox_id)?.status()) }).await
+        self.0
+            .run(move |shim| async move { Ok(find(&shim, &request.sandbox_id)?.status(request.verbose)) })
+            .await
     }
 
     async fn ping_sandbox(

@@ -218,7 +218,7 @@ impl Engines {
 }
 
 fn start(engine: Engine, view: View, shared: &Shared) -> Place {
-    if let Some(why) = engine.missing() {
+    if let Some(why) = engine.missing().or_else(|| crate::view::missing(view)) {
         return Place::Missing(why);
     }
     match try_start(engine, view, shared) {

@@ -1,6 +1,8 @@
 //! Namespaces: `unshare`, `setns`, `sethostname`. Called by `launch` and `apply`.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use crate::{Result, check_unit};
 
@@ -21,6 +23,17 @@ pub fn unshare(kinds: u64) -> Result<()> {
 pub fn enter(fd: BorrowedFd<'_>, kinds: u64) -> Result<()> {
     // SAFETY: takes two numbers; `fd` is borrowed for the call.
     check_unit(unsafe { libc::setns(fd.as_raw_fd(), bits(kinds)) })
+}
+
+/// Has `command` run in these namespaces, each with its kind, while the caller never leaves its own: others may
+/// look at those through `/proc` at any moment.
+pub fn enter_before_exec(command: &mut Command, namespaces: Vec<(OwnedFd, u64)>) {
+    let enter_all = move || {
+        let mut all = namespaces.iter();
+        all.try_for_each(|(fd, kind)| enter(fd.as_fd(), *kind)).map_err(std::io::Error::from)
+    };
+    // SAFETY: between fork and exec it calls setns(2) alone: no heap, no lock, nothing of another thread's.
+    unsafe { command.pre_exec(enter_all) };
 }
 
 /// `sethostname(2)`.
