@@ -7,13 +7,13 @@ _hull() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[ "${COMP_WORDS[i]}" != --root ] || root=(--root "${COMP_WORDS[i + 1]}")
 		case ${COMP_WORDS[i]} in
-		--config | --console-socket | --file | --log | --pid-file | --pidfd-socket | --process | --bundle | --cwd | --root | --additional-gids | --apparmor | --cap | --cgroup | --cgroup-manager | --env | --format | --id | --log-format | --log-level | --preserve-fds | --process-label | --rootless | --user) ((i++)) ;;
+		--config | --console-socket | --file | --log | --pid-file | --pidfd-socket | --process | --resources | --bundle | --cwd | --root | --additional-gids | --apparmor | --blkio-weight | --cap | --cgroup | --cgroup-manager | --cpu-burst | --cpu-idle | --cpu-period | --cpu-quota | --cpu-rt-period | --cpu-rt-runtime | --cpu-share | --cpuset-cpus | --cpuset-mems | --env | --format | --id | --log-format | --log-level | --memory | --memory-reservation | --memory-swap | --pids-limit | --preserve-fds | --process-label | --rootless | --user) ((i++)) ;;
 		-*) ;;
 		*) if [ -n "$verb" ]; then ((++places)); else verb=${COMP_WORDS[i]}; fi ;;
 		esac
 	done
 	case $before in
-	--config | --console-socket | --file | --log | --pid-file | --pidfd-socket | --process)
+	--config | --console-socket | --file | --log | --pid-file | --pidfd-socket | --process | --resources)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return
 		;;
@@ -21,7 +21,7 @@ _hull() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$word")
 		return
 		;;
-	--additional-gids | --apparmor | --cap | --cgroup | --cgroup-manager | --env | --format | --id | --log-format | --log-level | --preserve-fds | --process-label | --rootless | --user) return ;;
+	--additional-gids | --apparmor | --blkio-weight | --cap | --cgroup | --cgroup-manager | --cpu-burst | --cpu-idle | --cpu-period | --cpu-quota | --cpu-rt-period | --cpu-rt-runtime | --cpu-share | --cpuset-cpus | --cpuset-mems | --env | --format | --id | --log-format | --log-level | --memory | --memory-reservation | --memory-swap | --pids-limit | --preserve-fds | --process-label | --rootless | --user) return ;;
 	esac
 	case $verb in
 	'') flags='--debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --strict --version -v' argument=verbs ;;
@@ -35,6 +35,7 @@ _hull() {
 	kill) flags='--all -a --regex -r' argument=ids ;;
 	pause) flags='' argument=ids ;;
 	resume) flags='' argument=ids ;;
+	update) flags='--resources -r --memory --memory-swap --memory-reservation --cpu-quota --cpu-period --cpu-burst --cpu-share --cpu-idle --cpu-rt-period --cpu-rt-runtime --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight' argument=ids ;;
 	delete) flags='--force -f --regex -r' argument=ids ;;
 	spec) flags='--bundle -b --file -f --rootless' argument=none ;;
 	plan) flags='--config -f --json --id --no-pivot --no-new-keyring' argument=dirs ;;
@@ -46,7 +47,7 @@ _hull() {
 	case $word in -*) argument=flags ;; esac
 	case $argument in
 	flags) mapfile -t COMPREPLY < <(compgen -W "$flags --help" -- "$word") ;;
-	verbs) mapfile -t COMPREPLY < <(compgen -W 'create start run exec state list ps kill pause resume delete spec plan features' -- "$word") ;;
+	verbs) mapfile -t COMPREPLY < <(compgen -W 'create start run exec state list ps kill pause resume update delete spec plan features' -- "$word") ;;
 	ids) mapfile -t COMPREPLY < <(compgen -W "$(hull "${root[@]}" list --quiet 2>/dev/null)" -- "$word") ;;
 	signals) mapfile -t COMPREPLY < <(compgen -A signal -- "$word") ;;
 	dirs) mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;

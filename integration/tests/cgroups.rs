@@ -57,7 +57,10 @@ tests! {
     update_reads_resources_from_stdin,
     update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
     update_below_usage_is_refused.breaks_on(&[("runc 1.1", "runc's words: rejecting memory limit"), ("crun", "runc's words: rejecting memory limit")]),
-    update_of_a_stopped_container_is_refused,
+    update_below_usage_kills_nobody.breaks_on(&[("runc", "docs/differences.md: update lets the kernel free page caches"), ("crun", "docs/differences.md: update lets the kernel free page caches")]),
+    update_keeps_the_sum_of_memory_and_swap.breaks_on(&[("crun", "runc's rule: an update keeps what it does not name")]),
+    update_that_is_refused_changes_nothing.breaks_on(&[("runc", "docs/differences.md: update changes all limits or none"), ("crun", "docs/differences.md: update changes all limits or none")]),
+    update_of_a_stopped_container_is_refused.breaks_on(&[("runc 1.1", "docs/differences.md: update of a stopped container is an error"), ("crun", "docs/differences.md: update of a stopped container is an error")]),
     events_stats_prints_one_object.breaks_on(&[("crun", "runc-events(8)")]),
     exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "runc-exec(8): --cgroup")]),
     oom_kill_is_in_the_exit_code_of_a_detached_container,
@@ -605,13 +608,51 @@ fn update_below_usage_is_refused(lab: &Lab) -> TestResult {
     Ok(())
 }
 
+/// Whatever was in the cgroup's page caches is freed; what is in use is not killed.
+fn update_below_usage_kills_nobody(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = with(lab, "memory/limit", json!(64 * MIB));
+    read_back(lab, &b, MEMORY.0, MEMORY.1)?;
+    lab.rt(&["update", "--memory", "4k", &b.id]).fails("rejecting memory limit");
+    assert_eq!(lab.limit(&b.id, MEMORY.0, MEMORY.1)?, (64 * MIB).to_string());
+    assert_eq!(lab.limit(&b.id, ("memory", ""), "memory.high")?, "max");
+    assert_eq!(lab.status(&b.id), "running");
+    Ok(())
+}
+
+fn update_keeps_the_sum_of_memory_and_swap(lab: &Lab) -> TestResult {
+    lab.needs_v2()?;
+    let b = with(lab, "memory/limit", json!(64 * MIB)).set("/linux/resources/memory/swap", json!(128 * MIB));
+    read_back(lab, &b, MEMORY.0, MEMORY.1)?;
+    lab.rt(&["update", "--memory", "96m", &b.id]).ok();
+    assert_eq!(lab.limit(&b.id, ("memory", ""), "memory.swap.max")?, (32 * MIB).to_string());
+    Ok(())
+}
+
+fn update_that_is_refused_changes_nothing(lab: &Lab) -> TestResult {
+    lab.needs_controller("cpu")?;
+    let b = with(lab, "cpu/shares", json!(512));
+    let file = (("cpu", "cpu.shares"), "cpu.weight");
+    let before = read_back(lab, &b, file.0, file.1)?;
+    // The share goes first; less than a millisecond is no quota for the kernel.
+    lab.rt(&["update", "--cpu-share", "2048", "--cpu-quota", "1", &b.id]).fails("linux.resources.cpu.quota");
+    assert_eq!(lab.limit(&b.id, file.0, file.1)?, before);
+    lab.rt(&["update", "--pids-limit", "many", &b.id]).fails("pids-limit");
+    lab.rt(&["update", "--memory", "1q", &b.id]).fails("memory");
+    lab.call(&["update", "--resources=-", &b.id])
+        .stdin(r#"{"cpu": {"shares": "x"}}"#)
+        .go()
+        .fails("cpu.shares");
+    assert_eq!(lab.limit(&b.id, file.0, file.1)?, before);
+    Ok(())
+}
+
 fn update_of_a_stopped_container_is_refused(lab: &Lab) -> TestResult {
     let b = lab.bundle();
     lab.up(&b);
     lab.wait_status(&b.id, "stopped");
     let output = lab.rt(&["update", "--pids-limit", "10", &b.id]);
-    // runc 1.1 updates the cgroup of a stopped container: no caller relies on it.
-    assert!(output.rc >= 0, "{output}");
+    output.fails("not running");
     Ok(())
 }
 

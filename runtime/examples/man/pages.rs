@@ -55,6 +55,13 @@ fn description(verb: &str) -> &'static [&'static str] {
         ],
         "pause" => &["Returns once every process of the container stands still, or fails after 10 seconds."],
         "resume" => &["A container that is not paused is an error."],
+        "update" => &[
+            "What is not named stays as it is. Either all limits change, or none. FILE holds the object that \
+             config.json has as linux.resources; its device rules are left out.",
+            "Memory and swap are limited together: when one of the two limits is named, the other stays, and \
+             --memory-swap may not be below --memory. On cgroup v2 a limit below what is in use makes the \
+             kernel free its caches first, and is refused when that is not enough.",
+        ],
         "delete" => &[
             "A container that runs is refused, unless --force is given; one that waits for its start is ended. \
              All processes left in its cgroup are killed, the cgroup and the record are removed, and poststop \

@@ -10,7 +10,7 @@ use hull_sys::open::How;
 use super::Cgroup;
 use super::dir::{Dir, write_failed};
 use crate::error::{Error, Result};
-use crate::plan::cgroup::{CgroupPlan, Denied, Invalid, Missing, UsageCheck, When, Write};
+use crate::plan::cgroup::{CgroupPlan, Denied, InForce, Invalid, Missing, UsageCheck, Version, When, Write};
 
 impl Cgroup {
     /// Writes the limits that are due at `when`, in the plan's order; before the start also the v2 device
@@ -41,19 +41,69 @@ impl Cgroup {
         plan.devices.as_ref().map_or(Ok(()), |devices| self.filter_devices(devices))
     }
 
-    /// Writes all limits at once, as `update` does.
+    /// Writes all limits at once, as `update` does: all of them, or none.
     ///
     /// # Errors
     /// As [`Self::apply`].
     pub fn apply_all(&self, plan: &CgroupPlan) -> Result<()> {
-        self.write_limits(plan, |_| true)
+        let before: Vec<_> = plan.writes.iter().map(|write| self.value_before(write)).collect();
+        self.write_limits(plan, |_| true).inspect_err(|_refused| {
+            for (write, value) in plan.writes.iter().zip(&before).rev() {
+                let dir = self.dirs.iter().find(|dir| dir.index == write.dir);
+                if let (Some(dir), Some(value)) = (dir, value) {
+                    // What cannot be taken back is as it was refused or as it was asked for.
+                    let _restored = dir.write(&write.file, value).is_ok();
+                }
+            }
+        })
+    }
+
+    /// What stands in a file that holds one value; those with a line for each device cannot be written as read.
+    fn value_before(&self, write: &Write) -> Option<String> {
+        let dir = self.dirs.iter().find(|dir| dir.index == write.dir)?;
+        let text = dir.read(&write.file).ok()?;
+        let value = text.trim_end();
+        (!value.is_empty() && !value.contains('\n')).then(|| value.to_owned())
+    }
+
+    /// What is in force of that which an update may have to keep.
+    pub fn in_force(&self) -> InForce {
+        let of = |v1: &str| self.v1(v1).or_else(|| self.v2());
+        let bytes = |dir: &Dir, file: &str| dir.read(file).ok().and_then(|text| limit(text.trim()));
+        let mut now = InForce::default();
+        match of("cpu") {
+            Some(dir) if dir.version == Version::V2 => {
+                let text = dir.read("cpu.max").unwrap_or_default();
+                let mut words = text.split_ascii_whitespace();
+                now.cpu_quota = words.next().and_then(limit);
+                now.cpu_period = words.next().and_then(|word| word.parse().ok());
+            }
+            // v1 has a file for each.
+            _ => {}
+        }
+        match of("memory") {
+            Some(dir) if dir.version == Version::V1 => {
+                now.memory = bytes(dir, "memory.limit_in_bytes");
+                now.memory_swap = bytes(dir, "memory.memsw.limit_in_bytes");
+            }
+            Some(dir) => {
+                now.memory = bytes(dir, "memory.max");
+                now.memory_swap = match (now.memory, bytes(dir, "memory.swap.max")) {
+                    (Some(0..), Some(swap @ 0..)) => now.memory.map(|memory| memory.saturating_add(swap)),
+                    (Some(_), Some(_)) => Some(-1),
+                    _ => None,
+                };
+            }
+            None => {}
+        }
+        now
     }
 
     fn write_limits(&self, plan: &CgroupPlan, due: impl Fn(&Write) -> bool) -> Result<()> {
         let due: Vec<_> = plan.writes.iter().filter(|write| due(write)).collect();
-        if let Some(check) = plan.check.as_ref().filter(|check| due.iter().any(|w| w.dir == check.dir)) {
-            self.check_usage(check)?;
-        }
+        let check = plan.check.as_ref().filter(|check| due.iter().any(|w| w.dir == check.dir));
+        // Until the limits are written.
+        let _squeezed = check.map(|check| self.check_usage(check)).transpose()?;
         let mut open = None;
         let mut again = Vec::new();
         for write in due {
@@ -71,11 +121,13 @@ impl Cgroup {
         put_again(&mut again, &mut open)
     }
 
-    fn check_usage(&self, check: &UsageCheck) -> Result<()> {
+    /// Has the kernel free what it can (`memory.high`), and refuses what is still too little.
+    fn check_usage(&self, check: &UsageCheck) -> Result<Option<Squeezed<'_>>> {
         // As good as it can be: a cgroup that cannot say what it uses cannot be over it.
-        let dir = self.dirs.iter().find(|dir| dir.index == check.dir);
-        let usage = dir.and_then(|dir| number(dir, "memory.current"));
-        let Some(usage) = usage else { return Ok(()) };
+        let Some(dir) = self.dirs.iter().find(|dir| dir.index == check.dir) else { return Ok(None) };
+        let Some(usage) = number(dir, "memory.current") else { return Ok(None) };
+        let squeezed = check.limit.filter(|limit| *limit <= usage).and_then(|limit| Squeezed::to(dir, limit));
+        let usage = number(dir, "memory.current").unwrap_or(usage);
         let over = |limit: Option<u64>| limit.filter(|limit| *limit <= usage);
         let reject = |what: &str, limit: u64, field| {
             let text = format!("rejecting {what} limit {limit} <= usage {usage}");
@@ -85,8 +137,38 @@ impl Cgroup {
         match (over(check.memory_swap), over(check.limit)) {
             (Some(limit), _) => reject("memory+swap", limit, "linux.resources.memory.swap"),
             (None, Some(limit)) => reject("memory", limit, "linux.resources.memory.limit"),
-            (None, None) => Ok(()),
+            (None, None) => Ok(squeezed),
         }
+    }
+}
+
+/// A cgroup whose `memory.high` is lowered, which frees page caches and ends nobody, until this is dropped.
+#[derive(Debug)]
+struct Squeezed<'a> {
+    dir: &'a Dir,
+    before: String,
+}
+
+impl<'a> Squeezed<'a> {
+    fn to(dir: &'a Dir, bytes: u64) -> Option<Self> {
+        let before = dir.read("memory.high").ok()?.trim().to_owned();
+        dir.write("memory.high", &bytes.to_string()).ok()?;
+        Some(Self { dir, before })
+    }
+}
+
+impl Drop for Squeezed<'_> {
+    fn drop(&mut self) {
+        // The file was written a moment ago.
+        let _restored = self.dir.write("memory.high", &self.before).is_ok();
+    }
+}
+
+/// A limit as the kernel shows it: `max`, or v1's highest number of pages, is none.
+fn limit(text: &str) -> Option<i64> {
+    match text {
+        "max" => Some(-1),
+        number => number.parse().ok().map(|bytes: i64| if bytes >= 1 << 62 { -1 } else { bytes }),
     }
 }
 

@@ -19,6 +19,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ const VERBS: &[Entry] = &[
     (&kill::VERB, kill::run),
     (&pause::PAUSE, pause::pause),
     (&pause::RESUME, pause::resume),
+    (&update::VERB, update::run),
     (&delete::VERB, delete::run),
     (&spec::VERB, spec::run),
     (&plan::VERB, plan::run),
@@ -71,7 +73,7 @@ pub const fn global_flags() -> &'static [Flag] {
 }
 
 /// Verbs that a later version will have.
-const LATER: &[&str] = &["update", "events", "checkpoint", "restore", "mounts"];
+const LATER: &[&str] = &["events", "checkpoint", "restore", "mounts"];
 
 /// Flags before the verb.
 pub(crate) const GLOBAL: &[Flag] = &[

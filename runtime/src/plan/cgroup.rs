@@ -166,6 +166,20 @@ pub struct UsageCheck {
     pub memory_swap: Option<u64>,
 }
 
+/// What is in force in an existing cgroup: an update keeps what it does not name, and some values are one with
+/// others. `None` is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Quota in microseconds of each period; -1 for none.
+    pub cpu_quota: Option<i64>,
+    /// Period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Limit of memory in bytes; -1 for none.
+    pub memory: Option<i64>,
+    /// Limit of memory and swap together in bytes; -1 for none.
+    pub memory_swap: Option<i64>,
+}
+
 /// The cgroup part of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupPlan {
@@ -229,8 +243,8 @@ pub fn plan(linux: Option<&Linux>, facts: &CgroupFacts, request: &CgroupRequest<
     Ok(limits.finish(devices, denied))
 }
 
-/// The plan for `update`: the limits of `resources` on the container's existing cgroup. Device rules are left
-/// alone, so that rules added by GPU tooling survive.
+/// The plan for `update`: the limits of `resources` on the container's existing cgroup, in which `now` is in
+/// force. Device rules are left alone, so that rules added by GPU tooling survive.
 ///
 /// # Errors
 /// As [`plan`].
@@ -238,8 +252,10 @@ pub fn plan_update(
     resources: &LinuxResources,
     dirs: Vec<CgroupDir>,
     facts: &CgroupFacts,
+    now: InForce,
 ) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
+    limits.now = Some(now);
     // dockerd 20.10 sends 0 for what it does not change.
     limits.pids_zero_is_unset = true;
     limits.resources(resources)?;

@@ -35,7 +35,9 @@ pub(super) fn weight(shares: u64) -> Option<u64> {
 
 /// `config-linux.md#cpu`. Zero shares, quota, period and real-time values mean unset.
 pub(super) fn cpu(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
-    let Some(field) = first_limit(cpu) else { return Ok(()) };
+    let lifts_quota = limits.now.is_some() && cpu.quota().is_some_and(|quota| quota < 0);
+    let lifted = || lifts_quota.then(|| CPU.member("quota"));
+    let Some(field) = first_limit(cpu).or_else(lifted) else { return Ok(()) };
     let place = limits.need("cpu", "cpu", &field)?;
     match place.version {
         Version::V1 => v1(cpu, place, limits),
@@ -128,6 +130,9 @@ fn v2(cpu: &LinuxCpu, place: Place, limits: &mut Limits) {
     let (quota, period) = (cpu.quota().filter(|quota| *quota != 0), nonzero(cpu.period()));
     if quota.is_some() || period.is_some() {
         let field = CPU.member(if quota.is_some() { "quota" } else { "period" });
+        // One file has both: an update keeps the one it does not name.
+        let now = limits.now.unwrap_or_default();
+        let (quota, period) = (quota.or(now.cpu_quota), period.or(now.cpu_period));
         limits.push(place.write("cpu", "cpu.max", max(quota, period), &field).after_setup());
     }
     let real_time = [

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use oci_spec::runtime::LinuxResources;
 
 use super::{
-    CgroupDir, CgroupPlan, Denied, DeviceProgram, Driver, Invalid, Missing, Tolerance, UsageCheck, Version,
-    When, Write, block_io, cpu, memory, other,
+    CgroupDir, CgroupPlan, Denied, DeviceProgram, Driver, InForce, Invalid, Missing, Tolerance, UsageCheck,
+    Version, When, Write, block_io, cpu, memory, other,
 };
 use crate::error::{Error, Field, Result, Warning};
 use crate::host::cgroup::CgroupFacts;
@@ -27,6 +27,8 @@ pub(super) struct Limits {
     pub(super) warnings: Vec<Warning>,
     /// `CgroupRequest::pids_zero_is_unset`.
     pub(super) pids_zero_is_unset: bool,
+    /// In an update, what was in force before.
+    pub(super) now: Option<InForce>,
     /// What the v2 hierarchy can enable.
     v2: Vec<String>,
 }
@@ -34,7 +36,15 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(dirs: Vec<CgroupDir>, facts: &CgroupFacts) -> Self {
         let v2 = facts.v2.as_ref().map(|v2| v2.controllers.clone()).unwrap_or_default();
-        Self { dirs, writes: Vec::new(), check: None, warnings: Vec::new(), pids_zero_is_unset: false, v2 }
+        Self {
+            dirs,
+            writes: Vec::new(),
+            check: None,
+            warnings: Vec::new(),
+            pids_zero_is_unset: false,
+            now: None,
+            v2,
+        }
     }
 
     /// All limits, in the order they are written: what may refuse comes before what seldom does.

@@ -5,7 +5,7 @@
 use oci_spec::runtime::LinuxMemory;
 
 use super::limits::{Limits, Place};
-use super::{UsageCheck, Version, When};
+use super::{InForce, UsageCheck, Version, When};
 use crate::error::{Error, Field, Result};
 
 const MEMORY: Field = Field::named("linux.resources.memory");
@@ -16,11 +16,12 @@ const TIGHT_BYTES: i64 = 16 << 20;
 /// `config-linux.md#memory`. Zero and absent mean unset, -1 means no limit.
 pub(super) fn memory(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     ignored(memory, limits);
-    let asked = Asked {
+    let mut asked = Asked {
         limit: set(memory.limit()),
         swap: set(memory.swap()),
         reservation: set(memory.reservation()),
     };
+    asked.keep(limits.now.unwrap_or_default());
     asked.check()?;
     let disable_oom_killer = memory.disable_oom_killer() == Some(true);
     let any = asked.limit.or(asked.swap).or(asked.reservation);
@@ -52,6 +53,17 @@ fn set(value: Option<i64>) -> Option<i64> {
 }
 
 impl Asked {
+    /// A limit of memory has one of memory and swap with it: of two that are in force, an update that names one
+    /// keeps the other.
+    fn keep(&mut self, now: InForce) {
+        let limits = |value: &i64| *value > 0;
+        match (self.limit.filter(limits), self.swap.filter(limits)) {
+            (Some(_), None) if self.swap.is_none() => self.swap = now.memory_swap.filter(limits),
+            (None, Some(_)) if self.limit.is_none() => self.limit = now.memory.filter(limits),
+            _ => {}
+        }
+    }
+
     fn check(&self) -> Result<()> {
         for (name, value) in [("limit", self.limit), ("swap", self.swap), ("reservation", self.reservation)] {
             if let Some(value) = value.filter(|value| *value < -1) {
@@ -109,8 +121,10 @@ fn v1(asked: &Asked, memory: &LinuxMemory, place: Place, limits: &mut Limits) ->
     if let Some(reservation) = asked.reservation {
         limits.push(write("memory.soft_limit_in_bytes", reservation, "reservation"));
     }
-    if memory.disable_oom_killer() == Some(true) {
-        limits.push(place.write("memory", "memory.oom_control", 1, &MEMORY.member("disableOOMKiller")));
+    let oom_killer = memory.disable_oom_killer().filter(|disable| *disable || limits.now.is_some());
+    if let Some(disable) = oom_killer {
+        let field = MEMORY.member("disableOOMKiller");
+        limits.push(place.write("memory", "memory.oom_control", u8::from(disable), &field));
     }
     if let Some(swappiness) = memory.swappiness() {
         let field = MEMORY.member("swappiness");
@@ -127,7 +141,9 @@ fn v2(asked: &Asked, memory: &LinuxMemory, place: Place, limits: &mut Limits) {
     let write = |file, value: String, name| {
         place.write("memory", file, value, &MEMORY.member(name)).when(asked.when())
     };
-    if memory.check_before_update() == Some(true) {
+    // Otherwise the kernel would end processes of a container that uses more.
+    let lowers = limits.now.is_some() && asked.limit.is_some_and(|limit| limit > 0);
+    if memory.check_before_update().unwrap_or(lowers) {
         let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
         let (limit, memory_swap) = (positive(asked.limit), positive(asked.swap));
         limits.check = Some(UsageCheck { dir: place.dir, limit, memory_swap });

@@ -435,7 +435,51 @@ fn update_leaves_devices_alone() {
     let plan = plan_of(r#"{"cgroupsPath": "/c"}"#, &legacy()).unwrap();
     let json = r#"{"pids": {"limit": 9}, "devices": [{"allow": true, "access": "rwm"}]}"#;
     let resources = serde_json::from_str(json).unwrap();
-    let update = plan_update(&resources, plan.dirs, &legacy()).unwrap();
+    let update = plan_update(&resources, plan.dirs, &legacy(), InForce::default()).unwrap();
     assert_eq!(update.writes.len(), 1);
     assert_eq!(update.devices, None);
+}
+
+fn update_of(json: &str, facts: &CgroupFacts, now: InForce) -> Result<String> {
+    let plan = plan_of(r#"{"cgroupsPath": "/c"}"#, facts).unwrap();
+    let update = plan_update(&serde_json::from_str(json).unwrap(), plan.dirs, facts, now)?;
+    let text = update.to_string();
+    Ok(text.lines().filter(|line| !line.starts_with("cgroup")).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn update_keeps_the_other_half_of_cpu_max() {
+    let now = InForce { cpu_quota: Some(20000), cpu_period: Some(50000), ..InForce::default() };
+    let period = update_of(r#"{"cpu": {"period": 80000}}"#, &unified(), now).unwrap();
+    assert!(period.starts_with("write cpu.max \"20000 80000\""), "{period}");
+    let quota = update_of(r#"{"cpu": {"quota": 30000}}"#, &unified(), now).unwrap();
+    assert!(quota.starts_with("write cpu.max \"30000 50000\""), "{quota}");
+    let none = update_of(r#"{"cpu": {"quota": -1}}"#, &unified(), now).unwrap();
+    assert!(none.starts_with("write cpu.max \"max 50000\""), "{none}");
+    let none = update_of(r#"{"cpu": {"quota": -1}}"#, &legacy(), now).unwrap();
+    assert!(none.starts_with("write cpu.cfs_quota_us \"-1\""), "{none}");
+}
+
+#[test]
+fn update_keeps_the_sum_of_memory_and_swap() {
+    let now = InForce { memory: Some(64 << 20), memory_swap: Some(128 << 20), ..InForce::default() };
+    let more = update_of(r#"{"memory": {"limit": 100663296}}"#, &unified(), now).unwrap();
+    assert!(more.contains("write memory.swap.max \"33554432\""), "{more}");
+    assert!(more.contains("write memory.max \"100663296\""), "{more}");
+    let swap = update_of(r#"{"memory": {"swap": 100663296}}"#, &unified(), now).unwrap();
+    assert!(swap.contains("write memory.swap.max \"33554432\""), "{swap}");
+    let error = update_of(r#"{"memory": {"limit": 134217729}}"#, &unified(), now).unwrap_err();
+    assert!(error.message.contains("memory+swap limit should be >= memory limit"), "{}", error.message);
+    // Without a limit there is nothing to keep.
+    let now = InForce { memory: Some(-1), memory_swap: Some(-1), ..InForce::default() };
+    let first = update_of(r#"{"memory": {"limit": 100663296}}"#, &unified(), now).unwrap();
+    assert!(!first.contains("write memory.swap"), "{first}");
+}
+
+#[test]
+fn update_looks_at_the_usage_before_it_lowers_the_limit() {
+    let usage = |json| update_of(json, &unified(), InForce::default()).unwrap().contains("check usage");
+    assert!(usage(r#"{"memory": {"limit": 4096}}"#));
+    assert!(!usage(r#"{"memory": {"limit": 4096, "checkBeforeUpdate": false}}"#));
+    assert!(!usage(r#"{"memory": {"limit": -1}}"#));
 }
