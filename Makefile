@@ -49,7 +49,7 @@ test-unit: ## unit tests only
 
 test-vm: build build-tests ## the integration tests in a machine with systemd and cgroup v2
 	# The engines are tested on the host: an emulated machine takes half a minute for each of their calls.
-	hack/vm run -- env RUNTIME=$(CURDIR)/bin/hull $(CURDIR)/$(SUITE) -docker:: -podman:: -buildah:: -shim_ctr::
+	hack/vm run -- env RUNTIME=$(CURDIR)/bin/hull $(CURDIR)/$(SUITE) -docker:: -podman:: -buildah::
 
 # crun refuses a hybrid host.
 validate: build-tests ## the integration tests against runc, crun and the Go shim: do they test the specification?

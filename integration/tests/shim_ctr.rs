@@ -2,7 +2,7 @@
 
 use hull_integration::console::Terminal;
 use hull_integration::engine::WAITS;
-use hull_integration::{Call, Engine, Lab, Running, Stop, TestResult, View, tests};
+use hull_integration::{Call, Engine, Lab, Mode, Running, Stop, TestResult, View, tests};
 use std::time::Duration;
 
 /// The Go shim looks for its options by the name of the runtime.
@@ -306,14 +306,16 @@ fn metrics_tell_memory_and_processes(lab: &Lab) -> TestResult {
     let ctr = lab.ctr()?;
     let id = ctr.up(&[]);
     let table = ctr.go(&["task", "metrics", &id]).ok().out();
-    let value = |name: &str| {
+    // v1's names, v2's.
+    let value = |v1: &str, v2: &str| {
+        let name = if lab.host.mode == Mode::V2 { v2 } else { v1 };
         let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
         line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
     };
-    let memory = value("memory.usage_in_bytes").expect("memory");
+    let memory = value("memory.usage_in_bytes", "memory.usage").expect("memory");
     assert!((10_000..1_000_000_000).contains(&memory), "{table}");
-    assert!(matches!(value("pids.current"), Some(1..=9)), "{table}");
-    assert!(value("cpuacct.usage").is_some(), "{table}");
+    assert!(matches!(value("pids.current", "pids.current"), Some(1..=9)), "{table}");
+    assert!(value("cpuacct.usage", "cpu.usage_usec").is_some(), "{table}");
     ctr.remove(&id);
     ctr.gone(&id);
     Ok(())
