@@ -13,23 +13,21 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
-hull-integration bench shim [-n COUNT] [--idle SECONDS] [--no-output] SHIM...
+hull-integration bench shim [-n COUNT] [--idle SECONDS] [--output GIB] SHIM...
 
 Starts COUNT idle containers through containerd for each shim, over one runtime, and prints per shim process: private
-dirty memory, PSS, RSS, threads and context switches; the time of the starts; the CPU time for 1 GiB of output.
+dirty memory, PSS, RSS, threads and context switches; the time of the starts; the CPU time for output.
 -n COUNT          containers of each shim (default 20)
 --idle SECONDS    how long context switches are counted (default 30)
---no-output       leaves out the 1 GiB of output
+--output GIB      how much output of a container is copied (default 1; 0 leaves it out)
 RUNTIME           the runtime of them all (default bin/hull)
 ";
-
-/// What a container prints for the last line of the table.
-const OUTPUT: u64 = 1 << 30;
 
 struct Options {
     count: u32,
     idle: Duration,
-    output: bool,
+    /// Bytes that a container prints for the last line of the table.
+    output: u64,
     names: Vec<String>,
 }
 
@@ -70,14 +68,15 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
 }
 
 fn parse(words: &[String]) -> Result<Options, String> {
-    let mut options = Options { count: 20, idle: Duration::from_secs(30), output: true, names: Vec::new() };
+    let mut options =
+        Options { count: 20, idle: Duration::from_secs(30), output: 1 << 30, names: Vec::new() };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|text| text.parse::<u32>().ok()).ok_or(USAGE.to_owned());
         match word.as_str() {
             "-n" => options.count = number()?.max(1),
             "--idle" => options.idle = Duration::from_secs(number()?.into()),
-            "--no-output" => options.output = false,
+            "--output" => options.output = u64::from(number()?) << 30,
             flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
             name => options.names.push(name.to_owned()),
         }
@@ -163,9 +162,9 @@ fn measure(all: &mut [Contestant], runtime: &Runtime, options: &Options) -> Resu
         one.switches = pids.iter().map(|p| switches(p)).sum::<u64>().saturating_sub(before);
         one.sizes = Sizes::of(pids);
     }
-    if options.output {
+    if options.output != 0 {
         for (one, known) in all.iter_mut().zip(&shims) {
-            one.output = Some(output(one, runtime, &one.id(options.count), known)?);
+            one.output = Some(output(one, runtime, &one.id(options.count), known, options.output)?);
         }
     }
     Ok(())
@@ -216,15 +215,21 @@ impl Sizes {
     }
 }
 
-/// CPU time of the shim from its start until 1 GiB of the container's output has come out of `ctr run`.
-fn output(one: &Contestant, runtime: &Runtime, id: &str, known: &[PathBuf]) -> Result<Duration, String> {
+/// CPU time of the shim from its start until so many bytes of the container's output have come out of `ctr run`.
+fn output(
+    one: &Contestant,
+    runtime: &Runtime,
+    id: &str,
+    known: &[PathBuf],
+    bytes: u64,
+) -> Result<Duration, String> {
     let text = |error: std::io::Error| error.to_string();
-    let script = format!("dd if=/dev/zero bs=64k count={} 2>/dev/null; exec sleep 1000", OUTPUT >> 16);
+    let script = format!("dd if=/dev/zero bs=64k count={} 2>/dev/null; exec sleep 1000", bytes >> 16);
     let call = container(&one.dir, &runtime.path, &one.tag, id, &[], &script);
     let mut child = inside(&one.dir, &call).stdout(Stdio::piped()).spawn().map_err(text)?;
     let mut stdout = child.stdout.take().ok_or("no output")?;
     let (mut seen, mut buffer) = (0, vec![0; 1 << 20]);
-    while seen < OUTPUT {
+    while seen < bytes {
         match stdout.read(&mut buffer).map_err(text)? {
             0 => break,
             n => seen += n as u64,
@@ -238,7 +243,7 @@ fn output(one: &Contestant, runtime: &Runtime, id: &str, known: &[PathBuf]) -> R
     end_container(&one.dir, id);
     // Ended by the end of its container.
     child.wait().map_err(text)?;
-    if seen < OUTPUT { Err(format!("{}: {seen} bytes of {OUTPUT}", one.name)) } else { took }
+    if seen < bytes { Err(format!("{}: {seen} bytes of {bytes}", one.name)) } else { took }
 }
 
 /// User and system time of all threads; `/proc/PID/stat` counts in hundredths of a second.
@@ -263,7 +268,7 @@ fn print(all: &[Contestant], options: &Options) {
         (&switches, Box::new(|one| format!("{:.1}", per(one.switches, one)))),
         ("start of all, s", Box::new(|one| format!("{:.2}", one.starts.as_secs_f64()))),
         (
-            "CPU for 1 GiB of output, s",
+            "CPU for that much output, s",
             Box::new(|one| one.output.map_or("-".into(), |took| format!("{:.2}", took.as_secs_f64()))),
         ),
     ];
