@@ -71,15 +71,12 @@ impl Cgroup {
         let of = |v1: &str| self.v1(v1).or_else(|| self.v2());
         let bytes = |dir: &Dir, file: &str| dir.read(file).ok().and_then(|text| limit(text.trim()));
         let mut now = InForce::default();
-        match of("cpu") {
-            Some(dir) if dir.version == Version::V2 => {
-                let text = dir.read("cpu.max").unwrap_or_default();
-                let mut words = text.split_ascii_whitespace();
-                now.cpu_quota = words.next().and_then(limit);
-                now.cpu_period = words.next().and_then(|word| word.parse().ok());
-            }
-            // v1 has a file for each.
-            _ => {}
+        // v1 has a file for each of the two.
+        if let Some(dir) = of("cpu").filter(|dir| dir.version == Version::V2) {
+            let text = dir.read("cpu.max").unwrap_or_default();
+            let mut words = text.split_ascii_whitespace();
+            now.cpu_quota = words.next().and_then(limit);
+            now.cpu_period = words.next().and_then(|word| word.parse().ok());
         }
         match of("memory") {
             Some(dir) if dir.version == Version::V1 => {

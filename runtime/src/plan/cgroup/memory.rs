@@ -141,8 +141,10 @@ fn v2(asked: &Asked, memory: &LinuxMemory, place: Place, limits: &mut Limits) {
     let write = |file, value: String, name| {
         place.write("memory", file, value, &MEMORY.member(name)).when(asked.when())
     };
-    // Otherwise the kernel would end processes of a container that uses more.
-    let lowers = limits.now.is_some() && asked.limit.is_some_and(|limit| limit > 0);
+    // Otherwise the kernel would end processes of a container that uses more. (One that is full of caches uses
+    // all it may: its limit is no news.)
+    let lower = |limit| limits.now.is_some_and(|now| now.memory.is_none_or(|was| was < 0 || limit < was));
+    let lowers = asked.limit.is_some_and(|limit| limit > 0 && lower(limit));
     if memory.check_before_update().unwrap_or(lowers) {
         let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
         let (limit, memory_swap) = (positive(asked.limit), positive(asked.swap));

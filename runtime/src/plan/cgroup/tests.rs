@@ -478,8 +478,13 @@ fn update_keeps_the_sum_of_memory_and_swap() {
 
 #[test]
 fn update_looks_at_the_usage_before_it_lowers_the_limit() {
-    let usage = |json| update_of(json, &unified(), InForce::default()).unwrap().contains("check usage");
-    assert!(usage(r#"{"memory": {"limit": 4096}}"#));
-    assert!(!usage(r#"{"memory": {"limit": 4096, "checkBeforeUpdate": false}}"#));
-    assert!(!usage(r#"{"memory": {"limit": -1}}"#));
+    let usage = |json, memory| {
+        let now = InForce { memory, ..InForce::default() };
+        update_of(json, &unified(), now).unwrap().contains("check usage")
+    };
+    let limit = r#"{"memory": {"limit": 4096}}"#;
+    assert!(usage(limit, None) && usage(limit, Some(-1)) && usage(limit, Some(8192)));
+    assert!(!usage(limit, Some(4096)), "as it was");
+    assert!(!usage(r#"{"memory": {"limit": 4096, "checkBeforeUpdate": false}}"#, None));
+    assert!(!usage(r#"{"memory": {"limit": -1}}"#, None));
 }
