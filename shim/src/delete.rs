@@ -40,8 +40,10 @@ pub fn delete(flags: &Flags) -> Result<Vec<u8>> {
     if !dir.join("config.json").exists() {
         for member in members(flags, &dir)? {
             // containerd may have removed the bundle already.
-            let bundle = if member.bundle.is_dir() { &member.bundle } else { &dir };
-            if let Some(exit) = remove(&flags.namespace, &member.id, bundle)? {
+            let has_bundle = member.bundle.is_dir();
+            let bundle = if has_bundle { &member.bundle } else { &dir };
+            let exit = remove(&flags.namespace, &member.id, bundle)?;
+            if let Some(exit) = exit.filter(|_| has_bundle) {
                 bundle::save_exit(bundle, exit);
             }
         }

@@ -154,7 +154,8 @@ impl Sandbox {
             namespace::set_hostname(pod.hostname.as_bytes())
                 .map_err(|why| Error::failed("set the pod's host name", why.desc()))?;
         }
-        pod.sysctls.iter().try_for_each(|(name, value)| pod.set_sysctl(name, value))
+        let own_net = !self.netns.is_empty();
+        pod.sysctls.iter().try_for_each(|(name, value)| pod.set_sysctl(name, value, own_net))
     }
 
     /// Says that it is over.
@@ -261,6 +262,9 @@ impl Default for Pod {
 impl Pod {
     /// From the kubelet's own message, which the daemon passes on.
     fn from_any(any: &Any) -> Result<Self> {
+        if any.type_url.is_empty() {
+            return Ok(Self::default());
+        }
         if !any.type_url.ends_with("PodSandboxConfig") {
             return Err(Error::invalid(format!("options of a sandbox: {} is not known", any.type_url)));
         }
@@ -287,7 +291,7 @@ impl Pod {
     }
 
     /// Of the kernel parameters only those of the pod's own namespaces; the others would be the node's.
-    fn set_sysctl(&self, name: &str, value: &str) -> Result<()> {
+    fn set_sysctl(&self, name: &str, value: &str, own_net: bool) -> Result<()> {
         const IPC: [&str; 8] = [
             "kernel.msgmax",
             "kernel.msgmnb",
@@ -299,7 +303,7 @@ impl Pod {
             "kernel.shm_rmid_forced",
         ];
         let of_ipc = name.starts_with("fs.mqueue.") || IPC.contains(&name);
-        if !(self.own_ipc && of_ipc || self.own_uts && name.starts_with("net.")) {
+        if !(self.own_ipc && of_ipc || own_net && name.starts_with("net.")) {
             return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not a pod's own")));
         }
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -361,10 +365,9 @@ mod tests {
 
     #[test]
     fn a_parameter_of_the_nodes_network_is_refused() {
-        let node = pod(|asked| asked.network = NamespaceMode::NODE.into()).unwrap();
-        assert!(node.set_sysctl("net.ipv4.ip_forward", "1").is_err());
+        assert!(pod(|_| {}).unwrap().set_sysctl("net.ipv4.ip_forward", "1", false).is_err());
         let node = pod(|asked| asked.ipc = NamespaceMode::NODE.into()).unwrap();
-        assert!(node.set_sysctl("kernel.shmmax", "1").is_err());
+        assert!(node.set_sysctl("kernel.shmmax", "1", true).is_err());
     }
 
     #[test]
@@ -386,7 +389,7 @@ mod tests {
     #[test]
     fn a_parameter_of_the_host_is_refused() {
         for name in ["kernel.panic", "vm.swappiness", "net.../../kernel/panic", "net/ipv4"] {
-            assert!(Pod::default().set_sysctl(name, "1").is_err(), "{name}");
+            assert!(Pod::default().set_sysctl(name, "1", true).is_err(), "{name}");
         }
     }
 }
