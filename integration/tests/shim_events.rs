@@ -1,7 +1,7 @@
 //! Events: their order, their fields, and daemons that are slow, unwilling or away.
 
-use hull_integration::task::{Exec, Stdio, WAITS};
-use hull_integration::{Lab, TestResult, tests};
+use hull_integration::task::{Exec, Stdio, Task, WAITS};
+use hull_integration::{Lab, Stop, TestResult, tests};
 use hull_proto::events::{TaskCreate, TaskDelete, TaskExit};
 use protobuf::Message;
 use serde_json::json;
@@ -103,19 +103,19 @@ fn events_of_execs_come_in_order(lab: &Lab) -> TestResult {
     daemon.end()
 }
 
+/// An exec that ends with this code; the events it must make, in their order.
+fn exec(task: &Task<'_>, id: &str, code: u32) -> Result<[String; 3], Stop> {
+    task.run(&Exec::sh(id, &format!("exit {code}")))?;
+    assert_eq!(task.wait(id).get()?.exit_status, code);
+    Ok([format!("exec-added {id}"), format!("exec-started {id}"), format!("exit {id} {code}")])
+}
+
 /// A life with three execs; the events it must make, in their order.
-fn life(task: &hull_integration::task::Task<'_>) -> Result<Vec<String>, hull_integration::Stop> {
+fn life(task: &Task<'_>) -> Result<Vec<String>, Stop> {
     task.up_waiting()?;
     let mut wanted = vec!["create".to_owned(), "start".to_owned()];
     for code in 1..4 {
-        let id = format!("e{code}");
-        task.run(&Exec::sh(&*id, &format!("exit {code}")))?;
-        assert_eq!(task.wait(&id).get()?.exit_status, code);
-        wanted.extend([
-            format!("exec-added {id}"),
-            format!("exec-started {id}"),
-            format!("exit {id} {code}"),
-        ]);
+        wanted.extend(exec(task, &format!("e{code}"), code)?);
     }
     task.pause()?;
     task.resume()?;
@@ -154,14 +154,7 @@ fn a_daemon_that_was_away_gets_every_event_in_order(lab: &Lab) -> TestResult {
     for round in 0..3 {
         daemon.events.go_away();
         for code in 0..4 {
-            let id = format!("e{round}-{code}");
-            task.run(&Exec::sh(&*id, &format!("exit {code}")))?;
-            assert_eq!(task.wait(&id).get()?.exit_status, code);
-            wanted.extend([
-                format!("exec-added {id}"),
-                format!("exec-started {id}"),
-                format!("exit {id} {code}"),
-            ]);
+            wanted.extend(exec(&task, &format!("e{round}-{code}"), code)?);
         }
         daemon.events.come_back();
         let last = format!("exit e{round}-3 3");

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -85,12 +85,16 @@ struct Member {
 
 /// The containers of this sandbox.
 fn members(flags: &Flags, dir: &Path) -> Result<Vec<Member>> {
-    let failed = |why: &dyn std::fmt::Display| Error::failed("list the containers of the sandbox", why);
+    let failed = |why: &str| Error::failed("list the containers of the sandbox", why);
     let reaper = Rc::new(Reaper::default());
     let runtime = Runtime::new(&Options::load(dir), &flags.namespace, dir, &flags.id, &reaper);
     let Some(mut listing) = runtime.listing() else { return Ok(Vec::new()) };
-    let output = listing.output().map_err(|why| failed(&why))?;
-    let all: Option<Vec<Member>> = serde_json::from_slice(&output.stdout).map_err(|why| failed(&why))?;
+    let output = call(&mut listing)?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let all: Option<Vec<Member>> =
+        serde_json::from_slice(&output.stdout).map_err(|why| failed(&why.to_string()))?;
     let is_member = |member: &Member| bundle::group_of(&member.annotations) == Some(&flags.id);
     Ok(all.unwrap_or_default().into_iter().filter(is_member).collect())
 }
@@ -102,10 +106,14 @@ fn find_bundle(flags: &Flags) -> Result<PathBuf> {
     Ok(named.filter(|bundle| bundle.is_dir()).map_or(here, |bundle| bundle.clone()))
 }
 
+/// A call of the runtime, and what it says.
+fn call(command: &mut Command) -> Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.output().map_err(|why| Error::failed("execute the runtime", why))
+}
+
 fn force(runtime: &Runtime) -> Result<()> {
-    let mut command: Command = runtime.deletion();
-    let output = command.stderr(Stdio::piped()).output();
-    let output = output.map_err(|why| Error::failed("execute the runtime", why))?;
+    let output = call(&mut runtime.deletion())?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || said.contains("does not exist") {
         return Ok(());

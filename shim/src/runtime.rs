@@ -171,7 +171,7 @@ impl Runtime {
     pub fn listing(&self) -> Option<Command> {
         self.root.exists().then(|| {
             let mut command = self.plain("list");
-            command.args(["--format", "json"]).stdout(Stdio::piped());
+            command.args(["--format", "json"]);
             command
         })
     }

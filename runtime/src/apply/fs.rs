@@ -127,7 +127,7 @@ impl<'a> Fs<'a> {
         let text =
             |bytes: Vec<u8>| CString::new(bytes).map_err(|_nul| Failure::new(Call::CreateFs, Errno::EINVAL));
         let place = text(format!("/proc/self/fd/{}", target.as_raw_fd()).into_bytes())?;
-        let flags = legacy_flags(new.attributes);
+        let flags = mount::legacy_flags(new.attributes);
         mount::mount_legacy(&new.source, &place, &new.kind, flags, &text(data)?).at(Call::CreateFs)?;
         let made = open::in_root(self.root, new.at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
         set_propagation(made.as_fd(), &new.propagation)
@@ -290,19 +290,4 @@ fn set_propagation(made: BorrowedFd<'_>, wanted: &[(u64, bool)]) -> Result<(), F
         mount::set_attributes(made, change, *recursive, None).at(Call::Propagation)?;
     }
     Ok(())
-}
-
-/// `MOUNT_ATTR_*` as the `MS_*` bits of `mount(2)`.
-fn legacy_flags(attributes: u64) -> u64 {
-    let pairs = [
-        (attr::RDONLY, libc::MS_RDONLY),
-        (attr::NOSUID, libc::MS_NOSUID),
-        (attr::NODEV, libc::MS_NODEV),
-        (attr::NOEXEC, libc::MS_NOEXEC),
-        (attr::NOATIME, libc::MS_NOATIME),
-        (attr::STRICTATIME, libc::MS_STRICTATIME),
-        (attr::NODIRATIME, libc::MS_NODIRATIME),
-        (attr::NOSYMFOLLOW, 256),
-    ];
-    pairs.iter().filter(|(new, _)| attributes & new != 0).fold(0, |flags, (_, old)| flags | old)
 }

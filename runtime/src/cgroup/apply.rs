@@ -49,7 +49,7 @@ impl Cgroup {
         let before: Vec<_> = plan.writes.iter().map(|write| self.value_before(write)).collect();
         self.write_limits(plan, |_| true).inspect_err(|_refused| {
             for (write, value) in plan.writes.iter().zip(&before).rev() {
-                let dir = self.dirs.iter().find(|dir| dir.index == write.dir);
+                let dir = self.planned_dir(write.dir);
                 if let (Some(dir), Some(value)) = (dir, value) {
                     // What cannot be taken back is as it was refused or as it was asked for.
                     let _restored = dir.write(&write.file, value).is_ok();
@@ -60,7 +60,7 @@ impl Cgroup {
 
     /// What stands in a file that holds one value; those with a line for each device cannot be written as read.
     fn value_before(&self, write: &Write) -> Option<String> {
-        let dir = self.dirs.iter().find(|dir| dir.index == write.dir)?;
+        let dir = self.planned_dir(write.dir)?;
         let text = dir.read(&write.file).ok()?;
         let value = text.trim_end();
         (!value.is_empty() && !value.contains('\n')).then(|| value.to_owned())
@@ -104,7 +104,7 @@ impl Cgroup {
         let mut open = None;
         let mut again = Vec::new();
         for write in due {
-            let Some(dir) = self.dirs.iter().find(|dir| dir.index == write.dir) else {
+            let Some(dir) = self.planned_dir(write.dir) else {
                 absent(write)?;
                 continue;
             };
@@ -121,7 +121,7 @@ impl Cgroup {
     /// Has the kernel free what it can (`memory.high`), and refuses what is still too little.
     fn check_usage(&self, check: &UsageCheck) -> Result<Option<Squeezed<'_>>> {
         // As good as it can be: a cgroup that cannot say what it uses cannot be over it.
-        let Some(dir) = self.dirs.iter().find(|dir| dir.index == check.dir) else { return Ok(None) };
+        let Some(dir) = self.planned_dir(check.dir) else { return Ok(None) };
         let Some(usage) = number(dir, "memory.current") else { return Ok(None) };
         let squeezed = check.limit.filter(|limit| *limit <= usage).and_then(|limit| Squeezed::to(dir, limit));
         let usage = number(dir, "memory.current").unwrap_or(usage);

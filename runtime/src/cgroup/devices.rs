@@ -15,7 +15,7 @@ type Sys<T> = std::result::Result<T, Errno>;
 
 impl Cgroup {
     pub(super) fn filter_devices(&self, devices: &DeviceProgram) -> Result<()> {
-        let Some(dir) = self.dirs.iter().find(|dir| dir.index == devices.dir) else {
+        let Some(dir) = self.planned_dir(devices.dir) else {
             return match devices.denied {
                 Denied::Skip => Ok(()),
                 Denied::Fail => Err(error("container could not join or create cgroup")),

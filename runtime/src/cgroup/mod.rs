@@ -156,6 +156,11 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The directory that is planned under this index, if it is there.
+    fn planned_dir(&self, index: usize) -> Option<&Dir> {
+        self.dirs.iter().find(|dir| dir.index == index)
+    }
+
     fn v2(&self) -> Option<&Dir> {
         self.dirs.iter().find(|dir| dir.version == Version::V2)
     }

@@ -31,6 +31,22 @@ pub mod attr {
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
+/// Attributes of a mount as the `MS_*` bits of `mount(2)`.
+pub fn legacy_flags(attributes: u64) -> u64 {
+    let pairs = [
+        (attr::RDONLY, libc::MS_RDONLY),
+        (attr::NOSUID, libc::MS_NOSUID),
+        (attr::NODEV, libc::MS_NODEV),
+        (attr::NOEXEC, libc::MS_NOEXEC),
+        (attr::NOATIME, libc::MS_NOATIME),
+        (attr::STRICTATIME, libc::MS_STRICTATIME),
+        (attr::NODIRATIME, libc::MS_NODIRATIME),
+        // MS_NOSYMFOLLOW, Linux 5.10; not in every libc.
+        (attr::NOSYMFOLLOW, 0x100),
+    ];
+    pairs.iter().filter(|(new, _)| attributes & new != 0).fold(0, |flags, (_, old)| flags | old)
+}
+
 /// `MS_REC`: with all mounts below.
 pub const RECURSIVE: u64 = libc::MS_REC;
 

@@ -26,6 +26,7 @@ use super::Owner;
 use super::name::Program;
 use super::open::{because, failed, pipe, unblock};
 use super::outputs::{Output, Outputs};
+use super::progress;
 use super::wait::Waited;
 use crate::error::{Error, Result};
 
@@ -35,8 +36,6 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a program may take to end once it is told.
 const END_LIMIT: Duration = Duration::from_secs(12);
-/// Between looks at a pipe whose writers have gone: from the first to the last pause.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// A running log program. It is told to end when this is dropped.
 #[derive(Debug)]
@@ -163,10 +162,6 @@ async fn taken(pipes: [OwnedFd; 2]) {
         // Bytes do not wake this: only the leaving of the last writer does.
         let mut pipe = Waited::new(pipe, Interest::PRIORITY);
         pipe.until(libc::POLLHUP).await;
-        let mut pause = LOOKS.0;
-        while pipe.now(libc::POLLIN) & libc::POLLIN != 0 {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOKS.1);
-        }
+        progress::emptied(pipe.fd()).await;
     }
 }

@@ -60,8 +60,8 @@ impl Progress {
     }
 }
 
-/// Waits until a FIFO has been read empty, however long that takes: closed before, it would lose the rest when
-/// the daemon is away.
+/// Waits until a FIFO or a pipe has been read empty, however long that takes. Closed before, a FIFO would lose
+/// the rest when the daemon is away.
 pub(super) async fn emptied(sink: &OwnedFd) {
     let begin = Instant::now();
     while left(sink) > 0 {

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use hull_proto::types::Mount;
 use hull_sys::mount::{
-    Change, attr, clone_tree, configure, make_mount, mount_legacy, open_fs, set_attributes, unmount_detached,
+    Change, attr, clone_tree, configure, legacy_flags, make_mount, mount_legacy, open_fs, set_attributes,
+    unmount_detached,
 };
 
 use super::{Options, Reason, Step, at, by_number, device, text};
@@ -26,19 +27,6 @@ const FLAGS: [(u64, &CStr); 4] = [
     (libc::MS_DIRSYNC, c"dirsync"),
     (libc::MS_LAZYTIME, c"lazytime"),
     (libc::MS_MANDLOCK, c"mand"),
-];
-
-/// Attributes of a mount: bit of the newer calls, bit of `mount(2)`.
-const ATTRIBUTES: [(u64, u64); 8] = [
-    (attr::RDONLY, libc::MS_RDONLY),
-    (attr::NOSUID, libc::MS_NOSUID),
-    (attr::NODEV, libc::MS_NODEV),
-    (attr::NOEXEC, libc::MS_NOEXEC),
-    (attr::NOATIME, libc::MS_NOATIME),
-    (attr::STRICTATIME, libc::MS_STRICTATIME),
-    (attr::NODIRATIME, libc::MS_NODIRATIME),
-    // MS_NOSYMFOLLOW, Linux 5.10; not in every libc.
-    (attr::NOSYMFOLLOW, 0x100),
 ];
 
 /// A mount that is not attached yet.
@@ -105,8 +93,7 @@ impl FileSystem {
     /// By `mount(2)` on `place`, and off again: what is left is as if the other way had made it.
     pub(super) fn make_old(&self, own: &[Pair], place: BorrowedFd<'_>) -> Step<OwnedFd> {
         let data = data(own)?;
-        let set = ATTRIBUTES.iter().filter(|(new, _)| self.attributes & new != 0);
-        let flags = set.fold(self.flags, |flags, (_, old)| flags | old);
+        let flags = self.flags | legacy_flags(self.attributes);
         mount_legacy(&self.source, &by_number(place), &self.kind, flags, &data)?;
         // Not by the number: that is what lies below.
         let path = std::fs::read_link(OsStr::from_bytes(by_number(place).to_bytes()))?;

@@ -35,9 +35,7 @@ pub(super) fn weight(shares: u64) -> Option<u64> {
 
 /// `config-linux.md#cpu`. Zero shares, quota, period and real-time values mean unset.
 pub(super) fn cpu(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
-    let lifts_quota = limits.now.is_some() && cpu.quota().is_some_and(|quota| quota < 0);
-    let lifted = || lifts_quota.then(|| CPU.member("quota"));
-    let Some(field) = first_limit(cpu).or_else(lifted) else { return Ok(()) };
+    let Some(field) = first_limit(cpu, limits.now.is_some()) else { return Ok(()) };
     let place = limits.need("cpu", "cpu", &field)?;
     match place.version {
         Version::V1 => v1(cpu, place, limits),
@@ -48,11 +46,12 @@ pub(super) fn cpu(cpu: &LinuxCpu, limits: &mut Limits) -> Result<()> {
     }
 }
 
-/// The first field that needs the controller. A negative quota alone asks for what is there without it.
-fn first_limit(cpu: &LinuxCpu) -> Option<Field> {
+/// The first field that needs the controller. A negative quota alone asks for what is there without it, but in
+/// an update takes a quota away.
+fn first_limit(cpu: &LinuxCpu, updates: bool) -> Option<Field> {
     let given = [
         ("shares", nonzero(cpu.shares()).is_some()),
-        ("quota", cpu.quota().is_some_and(|quota| quota > 0)),
+        ("quota", cpu.quota().is_some_and(|quota| quota > 0 || updates && quota < 0)),
         ("period", nonzero(cpu.period()).is_some()),
         ("burst", cpu.burst().is_some()),
         ("idle", cpu.idle().is_some()),
