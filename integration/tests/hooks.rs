@@ -36,6 +36,11 @@ tests! {
     poststop_runs_once_at_delete,
     poststop_runs_when_create_fails.breaks_on(&[("crun", "runtime.md#lifecycle: poststop hooks after a failed create")]),
     a_relative_hook_path_is_refused,
+    hooks_inside_are_told_the_pid_as_the_container_sees_it.breaks_on(&[("crun 1.8", "runtime.md#state: the pid as seen by the container")]),
+    hooks_of_every_kind_run_in_the_same_surroundings.breaks_on(&[
+        ("runc", "the spec says nothing of cwd and umask; runc's are the caller's"),
+        ("crun", "the spec says nothing of cwd and umask; crun's are the caller's"),
+    ]),
 }
 
 /// A hook of the host: a shell script.
@@ -331,5 +336,63 @@ fn a_relative_hook_path_is_refused(lab: &Lab) -> TestResult {
     let b = lab.bundle().push("/hooks/createRuntime", json!({"path": "bin/true"}));
     let output = lab.create(&b);
     assert!(output.rc > 0, "{output}");
+    Ok(())
+}
+
+/// runtime.md#state: for hooks in the container's namespaces the pid as the container sees it.
+fn hooks_inside_are_told_the_pid_as_the_container_sees_it(lab: &Lab) -> TestResult {
+    let dir = lab.new_dir("told");
+    let b = lab.bundle().mount("bind", &dir, "/told", &["bind", "rw"]);
+    let inside = json!({"path": "/bin/sh", "args": ["sh", "-c", "cat > /told/startContainer"]});
+    let b = b.push("/hooks/startContainer", inside);
+    let b = reading_hook(lab, b, "createContainer", &format!("cat > {}/createContainer", dir.display()));
+    lab.run(&b).ok();
+    for kind in ["createContainer", "startContainer"] {
+        let told: Value = serde_json::from_str(&fs::read_to_string(dir.join(kind))?)?;
+        assert_eq!(told["pid"], 1, "{kind}: {told}");
+    }
+    Ok(())
+}
+
+/// Working directory, umask, ignored and blocked signals, descriptors, environment.
+fn hooks_of_every_kind_run_in_the_same_surroundings(lab: &Lab) -> TestResult {
+    const KINDS: [&str; 6] =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let dir = lab.new_dir("seen");
+    let mut b = lab.bundle().mount("bind", &dir, "/seen", &["bind", "rw"]).waits();
+    for kind in KINDS {
+        let (shell, to) = match kind {
+            "startContainer" => (json!("/bin/busybox"), "/seen".to_owned()),
+            _ => (json!(lab.busybox()), dir.display().to_string()),
+        };
+        let text = format!(
+            "busybox cat > /dev/null; (pwd; umask; busybox env; \
+             busybox grep -E '^Sig(Ign|Blk)' /proc/self/status; busybox ls /proc/self/fd) > {to}/{kind}"
+        );
+        let text = text.replace("busybox ", &format!("{} ", shell.as_str().unwrap_or_default()));
+        b = b.push(
+            &format!("/hooks/{kind}"),
+            json!({"path": shell, "args": ["busybox", "sh", "-c", text], "env": ["A=b"]}),
+        );
+    }
+    let call = |words: &[&str]| lab.call(words).cwd("/").redirect(lab, "7</etc 8</etc");
+    b.write();
+    lab.remember(&b.id);
+    call(&["create", "--bundle", &b.dir.to_string_lossy(), &b.id]).go().ok();
+    call(&["start", &b.id]).go().ok();
+    call(&["delete", "--force", &b.id]).go().ok();
+    let seen = |kind: &str| fs::read_to_string(dir.join(kind)).unwrap_or_default();
+    let bundle = b.dir.display().to_string();
+    for kind in KINDS {
+        let wanted = if kind == "startContainer" { "/" } else { bundle.as_str() };
+        let text = seen(kind);
+        let (cwd, rest) = text.split_once('\n').unwrap_or_default();
+        assert_eq!(cwd, wanted, "{kind}: {text}");
+        let first = seen("prestart");
+        let rest = rest.replace(&format!("PWD={cwd}\n"), "");
+        let reference = first.split_once('\n').unwrap_or_default().1.replace(&format!("PWD={bundle}\n"), "");
+        assert_eq!(rest, reference, "{kind} and prestart");
+        assert!(rest.starts_with("0022\n"), "{kind}: {text}");
+    }
     Ok(())
 }

@@ -19,8 +19,10 @@ mod mounts;
 mod namespaces;
 mod paths;
 mod pausing;
+mod places;
 mod podman;
 mod process;
+mod propagation;
 mod rootless;
 mod samples;
 mod seccomp;
@@ -54,8 +56,10 @@ pub(crate) fn all() -> Vec<&'static Test> {
         descriptors::TESTS,
         namespaces::TESTS,
         mounts::TESTS,
+        propagation::TESTS,
         devices::TESTS,
         paths::TESTS,
+        places::TESTS,
         process::TESTS,
         rootless::TESTS,
         seccomp::TESTS,

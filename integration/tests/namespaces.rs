@@ -1,6 +1,6 @@
 //! Namespaces: new, the host's, or joined by path; user namespaces and their mappings.
 
-use hull_integration::{Lab, Stop, TestResult, skip, tests};
+use hull_integration::{Bundle, Lab, Stop, TestResult, skip, tests};
 use serde_json::json;
 use std::fs;
 
@@ -29,6 +29,13 @@ tests! {
     userns_of_another_container_is_joined.breaks_on(&[("runc 1.1", "config-linux.md#namespaces: a joined user namespace brings its mappings")]),
     userns_with_a_user_of_its_own,
     shared_pid_namespace_of_the_host_is_killed_with_the_container,
+    what_belongs_to_the_hosts_namespace_is_refused_when_a_path_names_it.breaks_on(&[
+        ("runc 1.1", "kernel.domainname and names are set on the host when the path is the host's"),
+        ("crun", "the host's own namespace is not told from another one"),
+    ]),
+    sysctls_of_a_joined_namespace_are_set.breaks_on(&[("crun 1.8", "a namespace with a path counts as the host's")]),
+    a_path_to_the_hosts_namespace_is_no_error_by_itself,
+    userns_without_a_mapping_of_root_is_refused.breaks_on(&[("crun", "no word of the mapping")]),
 }
 
 const KINDS: [(&str, &str); 6] = [
@@ -276,5 +283,86 @@ fn shared_pid_namespace_of_the_host_is_killed_with_the_container(lab: &Lab) -> T
     lab.eventually("output", || output.text() == "up");
     lab.wait_status(&b.id, "stopped");
     lab.delete(&b.id);
+    Ok(())
+}
+
+/// A bind mount of a namespace's file, as engines make it; in a namespace of our own, so that what is changed by
+/// mistake is not the machine's.
+fn own_namespaces(lab: &Lab) -> Result<std::path::PathBuf, Stop> {
+    use nix::sched::{CloneFlags, unshare};
+    lab.private_mounts()?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
+    let dir = lab.new_dir("ns");
+    for file in ["net", "uts", "ipc"] {
+        fs::write(dir.join(file), "")?;
+        let own = format!("/proc/self/ns/{file}");
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(own.as_str()), &dir.join(file), None::<&str>, flags, None::<&str>)?;
+    }
+    Ok(dir)
+}
+
+fn what_belongs_to_the_hosts_namespace_is_refused_when_a_path_names_it(lab: &Lab) -> TestResult {
+    let dir = own_namespaces(lab)?;
+    let path = |file: &str| dir.join(file).display().to_string();
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let before = (read("net/ipv4/ip_forward"), read("kernel/hostname"), read("kernel/shm_rmid_forced"));
+    let sysctl = |b: Bundle, key: &str| b.edit(|spec| spec["linux"]["sysctl"] = json!({key: "1"}));
+    let bare = |b: Bundle| b.remove("/hostname");
+    let net = sysctl(lab.bundle().namespace("network", Some(&path("net"))), "net.ipv4.ip_forward");
+    lab.run(&net).fails("sysctl \"net.ipv4.ip_forward\" not allowed in host network namespace");
+    let ipc = sysctl(lab.bundle().namespace("ipc", Some(&path("ipc"))), "kernel.shm_rmid_forced");
+    lab.run(&ipc).fails("not allowed in the hosts ipc namespace");
+    let uts = lab.bundle().namespace("uts", Some(&path("uts")));
+    lab.run(&uts.clone().set("/hostname", json!("changed"))).fails("uts namespace");
+    lab.run(&sysctl(bare(uts), "kernel.domainname")).fails("is not in a separate kernel namespace");
+    lab.run(&lab.bundle().namespace("mount", Some("/proc/self/ns/mnt"))).fails("mount namespace");
+    assert_eq!(
+        (read("net/ipv4/ip_forward"), read("kernel/hostname"), read("kernel/shm_rmid_forced")),
+        before
+    );
+    Ok(())
+}
+
+fn sysctls_of_a_joined_namespace_are_set(lab: &Lab) -> TestResult {
+    lab.private_mounts()?;
+    let holder = lab.bundle().waits();
+    lab.up(&holder);
+    let path = format!("/proc/{}/ns/net", lab.pid(&holder.id));
+    let b = lab.bundle().namespace("network", Some(&path));
+    let b = b.edit(|spec| spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"}));
+    assert_eq!(lab.printed(&b.args(&["/bin/cat", "/proc/sys/net/ipv4/ip_forward"])), "1");
+    Ok(())
+}
+
+/// `docker run --network host` names the host's namespace by a path.
+fn a_path_to_the_hosts_namespace_is_no_error_by_itself(lab: &Lab) -> TestResult {
+    let dir = own_namespaces(lab)?;
+    let mut b = lab.bundle().remove("/hostname");
+    for (kind, file) in [("network", "net"), ("uts", "uts"), ("ipc", "ipc")] {
+        b = b.namespace(kind, Some(&dir.join(file).display().to_string()));
+    }
+    lab.run(&b.edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|m| m["type"] != "sysfs");
+    }))
+    .ok();
+    Ok(())
+}
+
+fn userns_without_a_mapping_of_root_is_refused(lab: &Lab) -> TestResult {
+    let map = json!([{"containerID": 1000, "hostID": 101_000, "size": 1}]);
+    for (one, other) in
+        [("/linux/uidMappings", "/linux/gidMappings"), ("/linux/gidMappings", "/linux/uidMappings")]
+    {
+        let whole = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        let b = lab.bundle().namespace("user", None).set(one, map.clone()).set(other, whole);
+        let output = lab.run(&b.set("/process/user", json!({"uid": 1000, "gid": 1000})));
+        assert!(output.rc > 0, "{output}");
+        if lab.is("hull") {
+            assert!(output.err().contains("no mapping found for"), "{output}");
+            assert!(output.err().contains(&one[1..].replace('/', ".")), "{output}");
+        }
+    }
     Ok(())
 }

@@ -8,12 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use hull_sys::open::{self, How};
 use hull_sys::{Errno, Result, fs};
 
-/// Copies the content of `from` into `to`, both directories.
+/// Copies the content of `from` into `to`, both directories. Mode and owner of `to` itself stay.
 pub fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let stat = fs::stat(from)?;
     let to_dir = open::name_in(to, c".", How::LIST)?;
-    fs::chmod_fd(to_dir.as_fd(), stat.mode & 0o7777)?;
-    fs::chown_fd(to_dir.as_fd(), stat.uid, stat.gid)?;
     copy_content(from, to_dir.as_fd())
 }
 

@@ -5,11 +5,14 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use hull_sys::mount::{self, Change, attr};
+use hull_sys::mount::{self, Change};
 use hull_sys::open::{self, How};
-use hull_sys::{Errno, fs, tty};
+use hull_sys::{Errno, fs};
 
-use super::target::{Kind, open_or_make, parent_of};
+use super::hide::{Covers, host_device, read_only};
+use super::process::Proc;
+use super::pty::Pty;
+use super::target::{Kind, attach, open_or_make, parent_of};
 use super::{At, Call, Failure, copy_up};
 use crate::plan::devices::Node;
 use crate::plan::path::InRoot;
@@ -21,42 +24,27 @@ const LONGEST_OPTION: usize = 255;
 /// What the operations share.
 pub struct Fs<'a> {
     /// The container's root.
-    root: BorrowedFd<'a>,
+    root: OwnedFd,
     /// The trees the parent has opened.
     trees: &'a [OwnedFd],
+    /// The host's procfs, to see where a descriptor is.
+    proc: &'a Proc,
     /// The directory the last node or link went to; forgotten when something is mounted.
     parent: Option<(String, OwnedFd)>,
-    /// The first mount that hides a directory; the others are copies of it.
-    empty: Option<OwnedFd>,
+    covers: Covers,
     /// The pty, once [`FsOp::Console`] is done.
-    pub console: Option<Pty>,
-}
-
-/// Both ends of a container's terminal.
-pub struct Pty {
-    /// For the caller.
-    pub master: OwnedFd,
-    /// For the container.
-    pub slave: OwnedFd,
-}
-
-impl Pty {
-    /// A new pty of the devpts below `root`, checked to be one (CVE-2025-52565).
-    pub fn open(root: BorrowedFd<'_>) -> Result<Self, Failure> {
-        let master = open::in_root(root, c"/dev/pts/ptmx", How::TERMINAL).at(Call::Terminal)?;
-        if fs::magic_of(master.as_fd()).at(Call::Terminal)? != fs::magic::DEVPTS {
-            return Err(Failure::new(Call::TargetDiffers, Errno::ENOTTY));
-        }
-        tty::unlock(master.as_fd()).at(Call::Terminal)?;
-        let slave = tty::peer(master.as_fd()).at(Call::Terminal)?;
-        Ok(Self { master, slave })
-    }
+    console: Option<Pty>,
 }
 
 impl<'a> Fs<'a> {
     /// The state before the first operation.
-    pub fn new(root: BorrowedFd<'a>, trees: &'a [OwnedFd]) -> Self {
-        Self { root, trees, parent: None, empty: None, console: None }
+    pub fn new(root: OwnedFd, trees: &'a [OwnedFd], proc: &'a Proc) -> Self {
+        Self { root, trees, proc, parent: None, covers: Covers::default(), console: None }
+    }
+
+    /// The root with all that has been mounted on it, and the pty.
+    pub fn finish(self) -> (OwnedFd, Option<Pty>) {
+        (self.root, self.console)
     }
 
     /// Carries out one step, or its fallback when it fails in the way that leads there.
@@ -73,14 +61,15 @@ impl<'a> Fs<'a> {
             FsOp::Bind(bind) => self.bind(bind),
             FsOp::Node(node) => self.node(node),
             FsOp::Symlink { target, at, replace } => self.link(target, at, *replace),
-            FsOp::Directory { at } => open_or_make(self.root, at, Kind::Directory, false).map(drop),
+            FsOp::Directory { at } => open_or_make(self.root.as_fd(), at, Kind::Directory, false).map(drop),
             FsOp::Attributes { at, change, recursive } => {
-                let place = open::in_root(self.root, at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
+                let place =
+                    open::in_root(self.root.as_fd(), at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
                 mount::set_attributes(place.as_fd(), *change, *recursive, None).at(Call::Attributes)
             }
             FsOp::Console => self.make_console(),
-            FsOp::Mask(at) => self.mask(at),
-            FsOp::ReadOnly(at) => self.read_only(at),
+            FsOp::Mask(at) => self.covers.mask(self.root.as_fd(), at),
+            FsOp::ReadOnly(at) => read_only(self.root.as_fd(), at),
         }
     }
 
@@ -92,8 +81,15 @@ impl<'a> Fs<'a> {
         if new.options.iter().any(long) {
             return self.mount_with_long_options(new);
         }
+        let target = open_or_make(self.root.as_fd(), &new.at, Kind::Directory, new.nofollow)?;
+        self.check_place(target.as_fd(), &new.at)?;
         let context = mount::open_fs(&new.kind).at(Call::OpenFs)?;
         mount::configure(context.as_fd(), c"source", Some(&new.source)).at(Call::CreateFs)?;
+        if new.mode_of_target && !target.made {
+            let mode = format!("{:o}", fs::stat(target.as_fd()).at(Call::OpenTarget)?.mode & 0o7777);
+            let mode = CString::new(mode).map_err(|_nul| Failure::new(Call::OpenTarget, Errno::EINVAL))?;
+            mount::configure(context.as_fd(), c"mode", Some(&mode)).at(Call::CreateFs)?;
+        }
         for (index, (key, value)) in new.options.iter().enumerate() {
             mount::configure(context.as_fd(), key, value.as_deref()).map_err(|errno| Failure {
                 detail: u8::try_from(index).unwrap_or(u8::MAX),
@@ -101,18 +97,18 @@ impl<'a> Fs<'a> {
             })?;
         }
         let made = mount::make_mount(context.as_fd(), new.attributes).at(Call::CreateFs)?;
-        let target = open_or_make(self.root, &new.at, Kind::Directory, new.nofollow)?;
         if new.copy_up {
             copy_up::copy_up(target.as_fd(), made.as_fd()).at(Call::CopyUp)?;
         }
-        mount::attach(made.as_fd(), target.as_fd()).at(Call::Attach)?;
+        attach(made.as_fd(), target.as_fd())?;
         set_propagation(made.as_fd(), &new.propagation)
     }
 
     /// The old call, for values that the new one has no room for (overlay's list of directories). The
     /// target is named through our own descriptor, never by its path.
     fn mount_with_long_options(&self, new: &NewMount) -> Result<(), Failure> {
-        let target = open_or_make(self.root, &new.at, Kind::Directory, new.nofollow)?;
+        let target = open_or_make(self.root.as_fd(), &new.at, Kind::Directory, new.nofollow)?;
+        self.check_place(target.as_fd(), &new.at)?;
         let mut data = Vec::new();
         for (key, value) in &new.options {
             if !data.is_empty() {
@@ -126,10 +122,10 @@ impl<'a> Fs<'a> {
         }
         let text =
             |bytes: Vec<u8>| CString::new(bytes).map_err(|_nul| Failure::new(Call::CreateFs, Errno::EINVAL));
-        let place = text(format!("/proc/self/fd/{}", target.as_raw_fd()).into_bytes())?;
+        let place = text(format!("/proc/self/fd/{}", target.as_fd().as_raw_fd()).into_bytes())?;
         let flags = mount::legacy_flags(new.attributes);
         mount::mount_legacy(&new.source, &place, &new.kind, flags, &text(data)?).at(Call::CreateFs)?;
-        let made = open::in_root(self.root, new.at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
+        let made = open::in_root(self.root.as_fd(), new.at.as_c_str(), How::PLACE).at(Call::OpenTarget)?;
         set_propagation(made.as_fd(), &new.propagation)
     }
 
@@ -139,6 +135,13 @@ impl<'a> Fs<'a> {
         let tree = match &bind.source {
             Source::Opened(_, slot) => {
                 self.trees.get(*slot).ok_or(Failure::new(Call::OpenSource, Errno::EBADF))?.as_fd()
+            }
+            Source::Inside(_, from) => {
+                let how = if bind.source_nofollow { How::PLACE_NOFOLLOW } else { How::PLACE };
+                let place = open::in_root(self.root.as_fd(), from.as_c_str(), how).at(Call::OpenSource)?;
+                own = mount::clone_tree(Some(place.as_fd()), c"", bind.recursive, false)
+                    .at(Call::OpenSource)?;
+                own.as_fd()
             }
             Source::Host(path) => {
                 own = mount::clone_tree(None, path.as_c_str(), bind.recursive, bind.source_nofollow)
@@ -152,7 +155,11 @@ impl<'a> Fs<'a> {
             return self.link(&target, &bind.at, false);
         }
         let kind = if stat.is_dir() { Kind::Directory } else { Kind::File };
-        let target = open_or_make(self.root, &bind.at, kind, bind.nofollow)?;
+        let target = open_or_make(self.root.as_fd(), &bind.at, kind, bind.nofollow)?;
+        self.check_place(target.as_fd(), &bind.at)?;
+        if bind.at.as_str() == "/proc" && fs::magic_of(tree).at(Call::OpenSource)? != fs::magic::PROC {
+            return Err(Failure::new(Call::NotProc, Errno::EINVAL));
+        }
         // One call where the kernel allows it: a change of this mount alone together with a propagation
         // of this mount alone, or a propagation of all.
         if !bind.change.is_none() {
@@ -161,8 +168,36 @@ impl<'a> Fs<'a> {
         if !bind.recursive_change.is_none() {
             mount::set_attributes(tree, bind.recursive_change, true, None).at(Call::Attributes)?;
         }
-        mount::attach(tree, target.as_fd()).at(Call::Attach)?;
-        set_propagation(tree, &bind.propagation)
+        attach(tree, target.as_fd())?;
+        set_propagation(tree, &bind.propagation)?;
+        if self.is_root(target.as_fd())? {
+            // What comes next goes onto it, and it is what becomes the root.
+            self.root = tree.try_clone_to_owned().map_err(|_full| Failure::new(Call::Only, Errno::EMFILE))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a place inside /proc that is reached by a link of the image: `spec::check` has only seen the
+    /// name. procfs is looked at, not covered (CVE-2019-19921).
+    fn check_place(&self, place: BorrowedFd<'_>, at: &InRoot) -> Result<(), Failure> {
+        if at.is_within("/proc") || fs::magic_of(place).at(Call::OpenTarget)? != fs::magic::PROC {
+            return Ok(());
+        }
+        let (root, place) = (self.proc.path_of(self.root.as_fd())?, self.proc.path_of(place)?);
+        let inside =
+            place.to_bytes().strip_prefix(root.to_bytes()).and_then(|path| path.strip_prefix(b"/proc"));
+        match inside {
+            Some(b"" | [b'/', ..]) => Err(Failure::new(Call::InsideProc, Errno::EPERM)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a place is the root, by whatever name.
+    fn is_root(&self, place: BorrowedFd<'_>) -> Result<bool, Failure> {
+        let (one, other) =
+            (fs::stat(place).at(Call::OpenTarget)?, fs::stat(self.root.as_fd()).at(Call::OpenTarget)?);
+        Ok((one.dev, one.ino) == (other.dev, other.ino)
+            && self.proc.path_of(place)? == self.proc.path_of(self.root.as_fd())?)
     }
 
     fn node(&mut self, node: &Node) -> Result<(), Failure> {
@@ -179,9 +214,14 @@ impl<'a> Fs<'a> {
                 fs::chmod(parent, &name, node.mode & 0o7777).at(Call::Chown)
             }
             Err(Errno::EEXIST) => {
-                let there = fs::stat_name(parent, &name).at(Call::MakeNode)?;
-                let same = there.kind() == node.mode & libc::S_IFMT && there.rdev == device;
-                if same { Ok(()) } else { Err(Failure::new(Call::TargetDiffers, Errno::EEXIST)) }
+                let there = open::name_in(parent, &name, How::PLACE_NOFOLLOW).at(Call::MakeNode)?;
+                let stat = fs::stat(there.as_fd()).at(Call::MakeNode)?;
+                let is_same = stat.kind() == node.mode & libc::S_IFMT && stat.rdev == device;
+                // A mount of the config comes before a device of it.
+                if is_same || fs::is_mount_root(there.as_fd()).at(Call::MakeNode)? {
+                    return Ok(());
+                }
+                Err(Failure::new(Call::TargetDiffers, Errno::EEXIST))
             }
             // Device nodes are refused in a user namespace and on some file systems.
             Err(Errno::EPERM) => self.bind_node(node),
@@ -190,9 +230,12 @@ impl<'a> Fs<'a> {
     }
 
     fn bind_node(&mut self, node: &Node) -> Result<(), Failure> {
-        let tree = mount::clone_tree(None, node.host.as_c_str(), false, false).at(Call::OpenSource)?;
-        let target = open_or_make(self.root, &node.at, Kind::File, true)?;
-        mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)
+        let target = open_or_make(self.root.as_fd(), &node.at, Kind::File, true)?;
+        // As above.
+        if !target.made && fs::is_mount_root(target.as_fd()).at(Call::OpenTarget)? {
+            return Ok(());
+        }
+        attach(host_device(node.host.as_c_str())?.as_fd(), target.as_fd())
     }
 
     fn link(&mut self, target: &std::ffi::CStr, at: &InRoot, replace: bool) -> Result<(), Failure> {
@@ -217,7 +260,7 @@ impl<'a> Fs<'a> {
                 CString::new(name).map_err(|_nul| Failure::new(Call::MakeTarget, Errno::EINVAL))?
             }
             _ => {
-                let (fd, name) = parent_of(self.root, at)?;
+                let (fd, name) = parent_of(self.root.as_fd(), at)?;
                 self.parent = Some((dir.to_owned(), fd));
                 name
             }
@@ -228,60 +271,14 @@ impl<'a> Fs<'a> {
 
     fn make_console(&mut self) -> Result<(), Failure> {
         self.parent = None;
-        let Pty { master, slave } = Pty::open(self.root)?;
+        let Pty { master, slave } = Pty::open(self.root.as_fd())?;
         let at = InRoot::new("/dev/console").map_err(|_nul| Failure::new(Call::MakeTarget, Errno::EINVAL))?;
-        let target = open_or_make(self.root, &at, Kind::File, true)?;
+        let target = open_or_make(self.root.as_fd(), &at, Kind::File, true)?;
         let tree = mount::clone_tree(Some(slave.as_fd()), c"", false, false).at(Call::OpenSource)?;
-        mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)?;
+        attach(tree.as_fd(), target.as_fd())?;
         self.console = Some(Pty { master, slave });
         Ok(())
     }
-
-    fn mask(&mut self, at: &InRoot) -> Result<(), Failure> {
-        let place = match open::in_root(self.root, at.as_c_str(), How::PLACE) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            other => other.at(Call::OpenTarget)?,
-        };
-        if fs::stat(place.as_fd()).at(Call::OpenTarget)?.is_dir() {
-            let copy = match &self.empty {
-                Some(first) => {
-                    mount::clone_tree(Some(first.as_fd()), c"", false, false).at(Call::OpenSource)?
-                }
-                None => empty_directory()?,
-            };
-            mount::attach(copy.as_fd(), place.as_fd()).at(Call::Attach)?;
-            self.empty.get_or_insert(copy);
-            return Ok(());
-        }
-        // The host's own null device, checked: the container's might be anything (CVE-2025-31133).
-        let null = mount::clone_tree(None, c"/dev/null", false, false).at(Call::OpenSource)?;
-        let stat = fs::stat(null.as_fd()).at(Call::OpenSource)?;
-        if stat.kind() != libc::S_IFCHR || stat.rdev != fs::device(1, 3) {
-            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
-        }
-        mount::attach(null.as_fd(), place.as_fd()).at(Call::Attach)
-    }
-
-    fn read_only(&mut self, at: &InRoot) -> Result<(), Failure> {
-        let place = match open::in_root(self.root, at.as_c_str(), How::PLACE) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            other => other.at(Call::OpenTarget)?,
-        };
-        let tree = mount::clone_tree(Some(place.as_fd()), c"", true, false).at(Call::OpenSource)?;
-        let change = Change { set: attr::RDONLY, ..Change::default() };
-        mount::set_attributes(tree.as_fd(), change, true, None).at(Call::Attributes)?;
-        mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)
-    }
-}
-
-/// An empty directory that nobody can write to, as a detached mount.
-fn empty_directory() -> Result<OwnedFd, Failure> {
-    let context = mount::open_fs(c"tmpfs").at(Call::OpenFs)?;
-    for (key, value) in [(c"source", c"tmpfs"), (c"mode", c"755"), (c"nr_inodes", c"2"), (c"size", c"0")] {
-        mount::configure(context.as_fd(), key, Some(value)).at(Call::Option)?;
-    }
-    mount::make_mount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
-        .at(Call::CreateFs)
 }
 
 fn set_propagation(made: BorrowedFd<'_>, wanted: &[(u64, bool)]) -> Result<(), Failure> {

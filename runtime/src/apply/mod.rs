@@ -4,8 +4,11 @@
 
 pub mod copy_up;
 pub mod fs;
+pub mod hide;
 pub mod home;
+mod old_root;
 pub mod process;
+pub mod pty;
 pub mod root;
 pub mod target;
 
@@ -63,13 +66,17 @@ pub enum Call {
     Unreachable = 22,
     /// A write to a kernel file.
     Write = 23,
+    /// The place is inside /proc, by a link.
+    InsideProc = 24,
+    /// What is bound on /proc is none.
+    NotProc = 25,
 }
 
 impl Call {
     /// From the number; an unknown one is `Only`.
     pub fn from_number(number: u8) -> Self {
         use Call::*;
-        const ALL: [Call; 24] = [
+        const ALL: [Call; 26] = [
             Only,
             OpenSource,
             OpenTarget,
@@ -94,6 +101,8 @@ impl Call {
             Idmap,
             Unreachable,
             Write,
+            InsideProc,
+            NotProc,
         ];
         ALL.get(usize::from(number)).copied().unwrap_or(Only)
     }

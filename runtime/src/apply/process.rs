@@ -2,7 +2,7 @@
 //! `launch` calls it, since each step takes a right away that an earlier one needed.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use hull_sys::cred::{self, Caps};
 use hull_sys::open::{self, How};
@@ -35,6 +35,24 @@ impl Proc {
     pub fn write(&self, path: &CStr, text: &[u8]) -> Result<(), Failure> {
         let file = open::in_proc(self.0.as_fd(), path, How::WRITE).at(Call::OpenTarget)?;
         fs::write_once(file.as_fd(), text).at(Call::Write)
+    }
+
+    /// What a file of this process says.
+    pub fn read_own(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let path = CString::new(format!("{}/{name}", self.own_pid()?))
+            .map_err(|_nul| Failure::new(Call::OpenSource, Errno::EINVAL))?;
+        let file = open::in_proc(self.0.as_fd(), &path, How::READ).at(Call::OpenSource)?;
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut text)
+            .map_err(|_unreadable| Failure::new(Call::OpenSource, Errno::EIO))?;
+        Ok(text)
+    }
+
+    /// Where a descriptor of this process is, as the host's tree has it.
+    pub fn path_of(&self, fd: BorrowedFd<'_>) -> Result<CString, Failure> {
+        let link = CString::new(format!("self/fd/{}", fd.as_raw_fd()));
+        let link = link.map_err(|_nul| Failure::new(Call::OpenSource, Errno::EINVAL))?;
+        fs::read_link(self.0.as_fd(), &link).at(Call::OpenSource)
     }
 
     /// Writes `text` to a file of this process.

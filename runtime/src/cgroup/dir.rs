@@ -138,14 +138,7 @@ pub(super) fn read_all(file: &mut File) -> Sys<String> {
 }
 
 /// The kernel's words for an errno, as they stand inside a sentence.
-pub(super) fn reason(errno: Errno) -> String {
-    let text = errno.desc();
-    let mut rest = text.chars();
-    match rest.next() {
-        Some(first) if !text.starts_with("I/O") => first.to_lowercase().chain(rest).collect(),
-        _ => text.to_owned(),
-    }
-}
+pub(super) use crate::error::words as reason;
 
 pub(super) fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)

@@ -88,7 +88,6 @@ pub(super) fn run_late_hooks(
         bundle: &record.bundle,
         annotations: &record.annotations,
     };
-    let told = told.to_json();
     let run = || -> Result<Vec<Warning>> {
         let mut output = hooks::Output::new().map_err(|errno| internal("make a file in memory", errno))?;
         let plans = plan::hooks::plan_list(kind, &Some(list.to_vec()))?;
@@ -103,14 +102,13 @@ pub(super) fn run_late_hooks(
 /// The sentence for what init reports after its creator has gone. The plan went with it: the record says
 /// what the program was.
 fn sentence(found: Report, record: &Record, dir: &StateDir) -> Error {
-    let why = report::words(Errno::from_raw(found.failure.errno));
     if found.stage == Stage::StartContainer {
         let index = usize::from(found.step);
         return report::hook_words("startContainer", index, "", found.failure, "")
             .field(Field::item("hooks.startContainer", index));
     }
     report::late_sentence(found, &record.program).unwrap_or_else(|| {
-        let stage = found.stage;
-        Error::new("start", format!("start container {}: {stage:?}: {why}", dir.id()))
+        let error = report::unexplained(found);
+        Error { message: format!("start container {}: {}", dir.id(), error.message), ..error }
     })
 }

@@ -9,7 +9,7 @@ use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, pidfd, socket, tty};
 
 use super::parent::internal;
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Field, Result, io_words};
 
 /// The caller's terminal, in raw mode until this is dropped.
 pub struct Terminal {
@@ -31,15 +31,11 @@ fn own_terminal() -> Result<std::fs::File> {
         return Ok(own.into());
     }
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
-        let why = report_words(&error);
+        let why = io_words(&error);
         Error::new("terminal-missing", format!("a terminal was asked for and there is none here: open /dev/tty: {why}"))
             .hint("run it from a terminal, set process.terminal to false, or use --console-socket with create or --detach")
             .field(Field::named("process.terminal"))
     })
-}
-
-fn report_words(error: &std::io::Error) -> String {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase()
 }
 
 /// The pair of sockets over which the container's side sends its pty to us; fails at once when there is no

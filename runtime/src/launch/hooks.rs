@@ -1,11 +1,14 @@
-//! Runs hooks: the state on stdin, the plan's arguments and environment, at most the plan's time. Called by
-//! `parent` for those of the runtime's side, by `init` for those of the container's, by `start` and
-//! `delete` for the last two kinds.
+//! Runs hooks, all six kinds in the same way: the state on stdin, the plan's arguments and environment, at
+//! most the plan's time, default signals, umask 022, no other descriptor, the bundle as the working directory
+//! (in the container, where no bundle is: that of the process). Called by `parent` for those of the
+//! runtime's side, by `init` for those of the container's, by `start` and `delete` for the last two kinds.
 
+use std::ffi::CStr;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use hull_sys::exec::{Strings, exec};
+use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Exit, Forked};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, fs, pidfd, socket};
@@ -49,8 +52,8 @@ impl AsFd for Output {
     }
 }
 
-/// Runs one hook and waits for it.
-pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Runs one hook in the directory `cwd` (where it stands without one) and waits for it.
+pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>, cwd: Option<&CStr>) -> Result<(), Failure> {
     let input = input(state)?;
     let (args, env) = (Strings::new(hook.args.clone()), Strings::new(hook.env.clone()));
     // Closed by a successful exec; else it carries the errno.
@@ -58,7 +61,8 @@ pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>) -> Result<(), F
     let child = match process::clone(Clone::default()).at(Call::Execute)? {
         Forked::Parent { pidfd, .. } => pidfd,
         Forked::Child => {
-            let errno = become_hook(hook, &args, &env, input.as_fd(), output);
+            let stdio = [(input.as_fd(), 0), (output, 1), (output, 2)];
+            let errno = become_hook(hook, &args, &env, stdio, report.as_fd(), cwd);
             let number = (errno as i32).to_ne_bytes();
             // Nobody is left to be told when this fails; the exit code says it too.
             let _told = fs::write_once(report.as_fd(), &number).is_ok();
@@ -91,16 +95,26 @@ fn become_hook(
     hook: &HookPlan,
     args: &Strings,
     env: &Strings,
-    input: BorrowedFd<'_>,
-    output: BorrowedFd<'_>,
+    stdio: [(BorrowedFd<'_>, i32); 3],
+    report: BorrowedFd<'_>,
+    cwd: Option<&CStr>,
 ) -> Errno {
     signal::reset();
-    let stdio = [(input, 0), (output, 1), (output, 2)];
+    process::set_umask(0o022);
     let ready = stdio.into_iter().try_for_each(|(fd, number)| fs::replace_stdio(fd, number));
+    let ready = ready.and_then(|()| fs::close_all_but(3, [report].into_iter()));
+    let ready = ready.and_then(|()| cwd.map_or(Ok(()), enter));
     match ready.and_then(|()| exec(hook.path.as_c_str(), args, env)) {
         Ok(never) => match never {},
         Err(errno) => errno,
     }
+}
+
+/// Enters the bundle; one that is gone by now (a hook of `delete`) leaves `/`.
+fn enter(bundle: &CStr) -> hull_sys::Result<()> {
+    let dir = open::on_host(None, bundle, How::DIRECTORY);
+    let dir = dir.or_else(|_gone| open::on_host(None, c"/", How::DIRECTORY))?;
+    fs::enter_dir(dir.as_fd())
 }
 
 /// Waits for the end of a hook; one that takes too long is killed.

@@ -12,8 +12,9 @@ use oci_spec::runtime::LinuxNamespaceType as Ns;
 
 use super::channel::{Channel, In, Message, Report, Stage};
 use super::hooks;
-use crate::apply::fs::{Fs, Pty};
+use crate::apply::fs::Fs;
 use crate::apply::process::{self, Proc};
+use crate::apply::pty::Pty;
 use crate::apply::{Call, Failure, home, root};
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
@@ -79,21 +80,20 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     }
     // The host's, while it can be reached: for what is written by name after the root has changed.
     let proc = Proc::open().during(Stage::Root, 0)?;
-    let root = root::prepare(&plan.rootfs.path, plan.rootfs.propagation).during(Stage::Root, 0)?;
-    let mut fs = Fs::new(root.as_fd(), &init.trees);
+    let root = root::prepare(&plan.rootfs).during(Stage::Root, 0)?;
+    let mut fs = Fs::new(root, &init.trees, &proc);
     for (index, step) in plan.rootfs.before.iter().enumerate() {
         fs.apply(step).during(Stage::Before, index)?;
     }
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         init.channel.ask(Message::AtHooks, Message::HooksDone).during(Stage::Channel, 0)?;
     }
-    let state = hook_state(init, &proc)?;
-    run_hooks(init, &plan.hooks.create_container, &state, Stage::CreateContainer)?;
+    run_hooks(init, &plan.hooks.create_container, Stage::CreateContainer)?;
     for (index, step) in plan.rootfs.after.iter().enumerate() {
         fs.apply(step).during(Stage::After, index)?;
     }
-    let pty = fs.console.take();
-    root::change(root.as_fd(), &plan.rootfs).during(Stage::ChangeRoot, 0)?;
+    let (root, pty) = fs.finish();
+    root::change(root.as_fd(), &plan.rootfs, &proc).during(Stage::ChangeRoot, 0)?;
     set_names(plan)?;
     for (index, sysctl) in plan.sysctl.iter().enumerate() {
         proc.write(&sysctl.path, sysctl.value.as_bytes()).during(Stage::Sysctl, index)?;
@@ -109,7 +109,7 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     drop((proc, root, pty));
     close_what_is_not_needed(init)?;
     wait_for_start(init, from_start)?;
-    run_hooks(init, &plan.hooks.start_container, &state, Stage::StartContainer)?;
+    run_hooks(init, &plan.hooks.start_container, Stage::StartContainer)?;
     let channel = from_start.as_ref().unwrap_or(&init.channel);
     finish(
         &plan.process,
@@ -118,15 +118,6 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
         (program, &args, &env),
         init.passed_fds,
     )
-}
-
-/// What hooks on this side are told: the state with our number as the host sees it.
-fn hook_state(init: &Init<'_>, proc: &Proc) -> Result<String, Report> {
-    if init.output.is_none() {
-        return Ok(String::new());
-    }
-    let pid = proc.own_pid().during(Stage::Channel, 0)?.parse().unwrap_or(0);
-    Ok(HookState { pid, ..init.state.clone() }.to_json())
 }
 
 /// Closes every descriptor but those of the last steps: the host's directories, and the parent's lock.
@@ -164,10 +155,14 @@ fn new_keyring(plan: &Plan) -> Result<(), Report> {
     }
 }
 
-fn run_hooks(init: &Init<'_>, list: &[HookPlan], state: &str, stage: Stage) -> Result<(), Report> {
-    let Some(output) = &init.output else { return Ok(()) };
+/// Hooks on this side are told our number as the container sees it (`runtime.md#state`).
+fn run_hooks(init: &Init<'_>, list: &[HookPlan], stage: Stage) -> Result<(), Report> {
+    let Some(output) = init.output.as_ref().filter(|_| !list.is_empty()) else { return Ok(()) };
+    let state = HookState { pid: sys::own_pid().unsigned_abs(), ..init.state.clone() };
+    let (told, bundle) = (state.to_json(), crate::plan::path::c_string(state.bundle));
+    let bundle = bundle.ok().filter(|_| stage == Stage::CreateContainer);
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, state, output.as_fd()).during(stage, index)?;
+        hooks::run(hook, &told, output.as_fd(), bundle.as_deref()).during(stage, index)?;
     }
     Ok(())
 }

@@ -9,9 +9,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hull_sys::mount::attr;
 use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Exit, Forked, Pid};
 use hull_sys::{Errno, mount, pidfd, socket};
+use oci_spec::runtime::LinuxNamespaceType;
 
 use super::channel::{Channel, Message, Report};
 use super::init::{self, Init};
@@ -20,8 +22,8 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Field, Result};
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
-use crate::plan::namespaces::IdMaps;
-use crate::plan::rootfs::{FsOp, Source};
+use crate::plan::namespaces::{self, IdMaps, Join};
+use crate::plan::rootfs::{Bind, FsOp, Source};
 use crate::spec::state::HookState;
 
 /// What the verb hands over.
@@ -212,7 +214,7 @@ impl Launched {
                     meanwhile(self.pid)?;
                 }
                 Ok(Some(Message::AtHooks)) => {
-                    let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() }.to_json();
+                    let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() };
                     if let Some(output) = output.as_deref_mut() {
                         run_hooks("prestart", &plan.hooks.prestart, &told, output)?;
                         run_hooks("createRuntime", &plan.hooks.create_runtime, &told, output)?;
@@ -277,11 +279,12 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report) -> Error) -> R
 
 /// The error of a call that only fails when the system is out of something.
 pub fn internal(what: &str, errno: Errno) -> Error {
-    Error::new("internal", format!("{what}: {}", errno.desc()))
+    Error::new("internal", format!("{what}: {}", report::words(errno)))
 }
 
 fn clone_failed(errno: Errno, namespaces: u64) -> Error {
-    let error = Error::new("clone-failed", format!("make the container's init (clone3): {}", errno.desc()));
+    let error =
+        Error::new("clone-failed", format!("make the container's init (clone3): {}", report::words(errno)));
     match errno {
         Errno::EPERM => error
             .hint("new namespaces need CAP_SYS_ADMIN, or a user namespace")
@@ -319,22 +322,88 @@ fn open_trees(plan: &Plan) -> Result<Vec<OwnedFd>> {
         if let FsOp::Bind(bind) = &step.op
             && let Source::Opened(path, _) = &bind.source
         {
-            let tree = mount::clone_tree(None, path.as_c_str(), bind.recursive, bind.source_nofollow);
-            trees.push(tree.map_err(|errno| report::source_error(path, &bind.at, errno, &step.field))?);
+            let tree = mount::clone_tree(None, path.as_c_str(), bind.recursive, bind.source_nofollow)
+                .and_then(|tree| {
+                    // Before anything else can happen to it: else it is a peer of the host's mount.
+                    let cut = mount::Change { propagation: plan.rootfs.cut, ..mount::Change::default() };
+                    if !bind.stays_peer {
+                        mount::set_attributes(tree.as_fd(), cut, true, None)?;
+                    }
+                    Ok(tree)
+                });
+            let tree = tree.map_err(|errno| report::source_error(path, &bind.at, errno, &step.field))?;
+            if plan.namespaces.has(LinuxNamespaceType::User) && clears_locked(&tree, bind) {
+                return Err(report::locked_error(path, &bind.at, &step.field));
+            }
+            trees.push(tree);
         }
     }
     Ok(trees)
 }
 
+/// Whether a bind mount lifts a restriction of its source's own mount. A mount that a user namespace inherits has
+/// them locked; this one is opened outside, where the kernel would let us (`mount_namespaces(7)`).
+fn clears_locked(tree: &OwnedFd, bind: &Bind) -> bool {
+    const LOCKED: [(u64, u64); 4] = [
+        (libc::ST_RDONLY, attr::RDONLY),
+        (libc::ST_NOSUID, attr::NOSUID),
+        (libc::ST_NODEV, attr::NODEV),
+        (libc::ST_NOEXEC, attr::NOEXEC),
+    ];
+    let cleared = bind.change.clear | bind.recursive_change.clear;
+    if LOCKED.iter().all(|(_, bit)| cleared & bit == 0) {
+        return false;
+    }
+    // Without an answer nothing is lifted.
+    let flags = hull_sys::fs::mount_flags(tree.as_fd()).unwrap_or(u64::MAX);
+    LOCKED.iter().any(|(flag, bit)| flags & flag != 0 && cleared & bit != 0)
+}
+
 fn open_namespaces(plan: &Plan) -> Result<Vec<OwnedFd>> {
-    let open = |join: &crate::plan::namespaces::Join| {
-        open::on_host(None, join.path.as_c_str(), How::READ).map_err(|errno| {
-            Error::new("namespace-path", format!("open {}: {}", join.path, report::words(errno)))
-                .hint("the process or file that keeps this namespace alive is gone")
-                .field(join.field.clone())
-        })
+    plan.namespaces.join.iter().map(|join| open_namespace(join, plan)).collect()
+}
+
+fn open_namespace(join: &Join, plan: &Plan) -> Result<OwnedFd> {
+    let failed = |errno: Errno| {
+        let error = Error::new("namespace-path", format!("open {}: {}", join.path, report::words(errno)));
+        let error = match errno {
+            Errno::ENOENT | Errno::ESRCH => {
+                error.hint("the process or file that keeps this namespace alive is gone")
+            }
+            Errno::EACCES | Errno::EPERM => {
+                error.hint("only who may trace the process behind /proc/PID/ns may open it (ptrace(2))")
+            }
+            _ => error,
+        };
+        error.field(join.field.clone())
     };
-    plan.namespaces.join.iter().map(open).collect()
+    let file = open::on_host(None, join.path.as_c_str(), How::READ).map_err(failed)?;
+    // By the opened descriptor: a path may lead anywhere by now.
+    match &join.not_ours {
+        Some(refusal) if is_own(&file, join.kind).map_err(failed)? && !has_names(join, plan) => {
+            Err(refusal.clone())
+        }
+        _ => Ok(file),
+    }
+}
+
+/// Whether the host has the names already that the plan sets: CRI-O names its node's in pods of the node's network.
+fn has_names(join: &Join, plan: &Plan) -> bool {
+    let is = |name: &Option<String>, file: &str| {
+        name.as_ref().is_none_or(|name| std::fs::read_to_string(file).is_ok_and(|text| text.trim() == name))
+    };
+    let has_sysctl = plan.sysctl.iter().any(|one| one.path.as_c_str() == c"sys/kernel/domainname");
+    join.kind == namespaces::bit(LinuxNamespaceType::Uts)
+        && !has_sysctl
+        && is(&plan.hostname, "/proc/sys/kernel/hostname")
+        && is(&plan.domainname, "/proc/sys/kernel/domainname")
+}
+
+/// Whether a namespace is the one this process is in.
+fn is_own(file: &OwnedFd, kind: u64) -> hull_sys::Result<bool> {
+    let Some(own) = namespaces::own_file(kind) else { return Ok(false) };
+    let (one, other) = (hull_sys::fs::stat(file.as_fd())?, hull_sys::fs::stat_host(own)?);
+    Ok((one.dev, one.ino) == (other.dev, other.ino))
 }
 
 /// Writes the score of a process; its own side may not, once it is untraceable.
@@ -396,13 +465,20 @@ fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
     Ok(())
 }
 
-/// Runs the hooks of one kind on our side.
+/// Runs the hooks of one kind on our side, in the bundle.
 ///
 /// # Errors
 /// The first that fails: `error running <kind> hook #N: ...`.
-pub fn run_hooks(kind: &str, list: &[HookPlan], state: &str, output: &mut hooks::Output) -> Result<()> {
+pub fn run_hooks(
+    kind: &str,
+    list: &[HookPlan],
+    state: &HookState<'_>,
+    output: &mut hooks::Output,
+) -> Result<()> {
+    let told = state.to_json();
+    let bundle = crate::plan::path::c_string(state.bundle)?;
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, state, output.as_fd())
+        hooks::run(hook, &told, output.as_fd(), Some(&bundle))
             .map_err(|failure| report::hook_error(kind, index, hook, failure, &output.text()))?;
     }
     Ok(())

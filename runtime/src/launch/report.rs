@@ -19,14 +19,9 @@ use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
 use crate::plan::path::{HostPath, InRoot};
 use crate::plan::process::ProcessPlan;
-use crate::plan::rootfs::{Bind, FsOp, NewMount, Source, Step};
+use crate::plan::rootfs::{Bind, FsOp, NewMount, Step};
 
-/// The kernel's answer in the words callers match (lower case, as libc and Go print it).
-pub fn words(errno: Errno) -> String {
-    let text = errno.desc().to_owned();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-}
+pub use crate::error::words;
 
 fn number_words(errno: i32) -> String {
     words(Errno::from_raw(errno))
@@ -135,9 +130,53 @@ pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
     Some(error)
 }
 
-fn unexplained(found: Report) -> Error {
-    let why = number_words(found.failure.errno);
-    Error::new("set-up", format!("{:?} (step {}, {:?}): {why}", found.stage, found.step, found.failure.call))
+/// The sentence for a step that has none of its own: what was being done, and the field that has to do with it.
+pub fn unexplained(found: Report) -> Error {
+    let (what, field) = task(found);
+    let error = Error::new("set-up", format!("{what}: {}", number_words(found.failure.errno)));
+    let error = if field.is_empty() { error } else { error.field(Field::named(field)) };
+    match found.stage {
+        Stage::IdMap => error.hint("id 0 of the container must be mapped, and stay mapped until it runs"),
+        Stage::Session if found.step > 0 => error.hint("--no-new-keyring keeps the caller's"),
+        Stage::Channel => error.hint("the command that made the container may have been killed"),
+        _ => error,
+    }
+}
+
+/// What a step does in words, and its field of config.json. No name of the code's own is shown to anybody.
+fn task(found: Report) -> (&'static str, &'static str) {
+    match found.stage {
+        Stage::Channel => ("talk to the command that makes the container", ""),
+        Stage::Cgroup => ("unable to apply cgroup configuration: enter the cgroup", "linux.cgroupsPath"),
+        Stage::Join => ("join a namespace", "linux.namespaces"),
+        Stage::TimeOffsets => ("set the clock offsets", "linux.timeOffsets"),
+        Stage::Clone => ("make the container's init (clone3)", "linux.namespaces"),
+        Stage::IdMap if found.step == 1 => ("become gid 0 in the user namespace", "linux.gidMappings"),
+        Stage::IdMap => ("become uid 0 in the user namespace", "linux.uidMappings"),
+        Stage::Session if found.step == 0 => ("start a session", ""),
+        Stage::Session => ("make a session keyring", ""),
+        Stage::CgroupNamespace => ("make a cgroup namespace", "linux.namespaces"),
+        Stage::Loopback => ("bring the loopback device up", "linux.namespaces"),
+        Stage::Root | Stage::ChangeRoot => ("make the root", "root.path"),
+        Stage::Before | Stage::After => ("set up the file systems", "mounts"),
+        Stage::CreateContainer => ("run a createContainer hook", "hooks.createContainer"),
+        Stage::StartContainer => ("run a startContainer hook", "hooks.startContainer"),
+        Stage::Names => ("set the host name", "hostname"),
+        Stage::Sysctl => ("set a kernel parameter", "linux.sysctl"),
+        Stage::Terminal => ("set up the terminal", "process.terminal"),
+        Stage::Scheduling => ("set policy or I/O priority", "process.scheduler"),
+        Stage::Label => ("set the label", "process"),
+        Stage::WorkingDirectory => ("enter the working directory", "process.cwd"),
+        Stage::Groups => ("set the supplementary groups", "process.user.additionalGids"),
+        Stage::User => ("become the user", "process.user"),
+        Stage::Capabilities => ("unable to apply caps", "process.capabilities"),
+        Stage::LookUp | Stage::Execute => ("execute the program", "process.args"),
+        Stage::Wait => ("wait for the start", ""),
+        Stage::Descriptors => ("pass a descriptor on", ""),
+        Stage::Rlimit => ("set a resource limit", "process.rlimits"),
+        Stage::Seccomp => ("load the filter", "linux.seccomp"),
+        Stage::Personality => ("set the execution domain", "linux.personality"),
+    }
 }
 
 fn root_error(plan: &Plan, failure: Failure) -> Error {
@@ -159,7 +198,13 @@ fn fs_error(step: &Step, failure: Failure) -> Error {
         FsOp::Mount(new) => mount_error(new, failure, &step.field),
         FsOp::Bind(bind) => bind_error(bind, failure, &step.field),
         FsOp::Node(node) => {
-            Error::new("device", place(&format!("make the device node {}", node.at), failure))
+            let error = Error::new("device", place(&format!("make the device node {}", node.at), failure));
+            match failure.call {
+                Call::TargetDiffers => error.hint(
+                    "remove the image's file, or mount a tmpfs on /dev: a file is never taken for a device",
+                ),
+                _ => error,
+            }
         }
         FsOp::Symlink { at, .. } => Error::new("link", place(&format!("make the link {at}"), failure)),
         FsOp::Directory { at } => {
@@ -183,6 +228,8 @@ fn place(what: &str, failure: Failure) -> String {
         Call::OpenSource => format!("{what}: open the source: {why}"),
         Call::OpenTarget => format!("{what}: open the place in the container: {why}"),
         Call::MakeTarget => format!("{what}: make the place in the container: {why}"),
+        Call::InsideProc => format!("{what}: cannot be mounted because it is inside /proc, by a symlink"),
+        Call::NotProc => format!("{what}: cannot be mounted because it is not of type proc"),
         _ => format!("{what}: {why}"),
     }
 }
@@ -212,6 +259,9 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
                 .hint("gid= and uid= must be mapped into the container's user namespace; see the file system's own manual")
                 .field(field.member("options"))
         }
+        Call::Attach if failure.errno == libc::ENOTDIR => {
+            kind_error(&source, &new.at, field).hint("a file system is mounted on a directory")
+        }
         _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)))
             .field(field.clone()),
     }
@@ -235,20 +285,31 @@ pub fn source_error(source: &HostPath, at: &InRoot, errno: Errno, field: &Field)
 }
 
 fn bind_error(bind: &Bind, failure: Failure, field: &Field) -> Error {
-    let (Source::Host(source) | Source::Opened(source, _)) = &bind.source;
+    let source = bind.source.path();
+    let source_text = source.to_string();
     match failure.call {
         Call::OpenSource => source_error(source, &bind.at, Errno::from_raw(failure.errno), field),
-        Call::Attach if failure.errno == libc::ENOTDIR => {
-            let why = "not a directory: one of source and destination is a file, the other a directory";
-            Error::new("mount-kind", mounting(&source.to_string(), &bind.at, why))
-                .hint("mount a file on a file, or a directory on a directory")
-                .field(field.member("destination"))
-        }
-        _ => {
-            let why = place("bind mount", failure);
-            Error::new("mount", mounting(&source.to_string(), &bind.at, &why)).field(field.clone())
-        }
+        Call::Attach if failure.errno == libc::ENOTDIR => kind_error(&source_text, &bind.at, field)
+            .hint("mount a file on a file, or a directory on a directory"),
+        Call::Attributes if failure.errno == libc::EPERM => locked_error(source, &bind.at, field),
+        _ => Error::new("mount", mounting(&source_text, &bind.at, &place("bind mount", failure)))
+            .field(field.clone()),
     }
+}
+
+/// The words that engines match for a directory on a file, and the reverse.
+fn kind_error(source: &str, at: &InRoot, field: &Field) -> Error {
+    let why = "not a directory: one of source and destination is a file, the other a directory";
+    Error::new("mount-kind", mounting(source, at, why)).field(field.member("destination"))
+}
+
+/// The error of a bind mount that would lift what is locked outside of the user namespace
+/// (`mount_namespaces(7)`).
+pub fn locked_error(source: &HostPath, at: &InRoot, field: &Field) -> Error {
+    let why = "cannot clear locked flags: the mount of the source has them outside of the user namespace";
+    Error::new("mount-locked", mounting(&source.to_string(), at, why))
+        .hint("leave rw, suid, dev and exec out of the options where the source's own mount is ro, nosuid, nodev or noexec")
+        .field(field.member("options"))
 }
 
 fn terminal_error(failure: Failure) -> Error {

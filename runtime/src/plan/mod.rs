@@ -107,7 +107,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     refuse_unsupported(linux)?;
     process::plan_label(linux.mount_label(), Field::named("linux.mountLabel"), "SELinux", facts.selinux)?;
-    let namespaces = namespaces::plan(linux, facts.euid, facts.egid)?;
+    let namespaces = namespaces::plan(spec, linux, facts.euid, facts.egid)?;
     let mut cgroup = cgroup::plan(
         Some(linux),
         &facts.cgroup,
@@ -127,6 +127,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
         notify_dir: request.notify_dir.as_deref(),
     };
     let rootfs = rootfs::plan(spec, facts, wanted, &cgroup)?;
+    warnings.extend(rootfs.warnings.iter().cloned());
     let user_namespace = namespaces.has(LinuxNamespaceType::User);
     let annotation = |name: &str| spec.annotations().as_ref().and_then(|all| all.get(name));
     let keep_groups = annotation("run.oci.keep_original_groups").is_some_and(|value| value == "1");

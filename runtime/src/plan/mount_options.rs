@@ -75,7 +75,7 @@ pub const WORDS: &[(&str, Word)] = &[
     ("rbind", Bind(true)),
     ("rdev", NoRecAttr(attr::NODEV)),
     ("rdiratime", NoRecAttr(attr::NODIRATIME)),
-    ("relatime", Nothing),
+    ("relatime", NoAttr(attr::ATIME)),
     ("remount", Word::Remount),
     ("rexec", NoRecAttr(attr::NOEXEC)),
     ("ridmap", Word::Idmap(true)),
@@ -120,8 +120,10 @@ pub fn meaning(word: &str) -> Option<Word> {
 /// times replaces the former way.
 pub fn add(change: &mut Change, set: u64, clear: u64) {
     let times = attr::ATIME;
-    if set & times != 0 || clear & times != 0 {
+    if set & times != 0 {
         change.set &= !times;
+    }
+    if (set | clear) & times != 0 {
         // The kernel wants the whole field cleared when any of it is set (mount_setattr(2)).
         change.clear |= times;
     }
@@ -158,5 +160,19 @@ mod tests {
         add(&mut change, attr::NOATIME, 0);
         add(&mut change, attr::STRICTATIME, 0);
         assert_eq!(change, Change { set: attr::STRICTATIME, clear: attr::ATIME, propagation: 0 });
+    }
+
+    #[test]
+    fn relatime_takes_every_other_way_back_and_atime_only_noatime() {
+        let folded = |words: [u64; 2], clear| {
+            let mut change = Change::default();
+            words.into_iter().for_each(|word| add(&mut change, word, 0));
+            add(&mut change, 0, clear);
+            change
+        };
+        let none = Change { set: 0, clear: attr::ATIME, propagation: 0 };
+        assert_eq!(folded([attr::NOATIME, 0], attr::NOATIME), none);
+        assert_eq!(folded([attr::NOATIME, attr::STRICTATIME], attr::ATIME), none);
+        assert_eq!(folded([0, attr::STRICTATIME], attr::NOATIME).set, attr::STRICTATIME);
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use hull_sys::mount::{Change, attr};
+use hull_sys::mount::{Change, attr, propagation};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use super::cgroup::CgroupPlan;
@@ -12,8 +12,11 @@ use super::mount_options::{self, Word};
 use super::namespaces;
 use super::path::{HostPath, InRoot, c_string};
 use super::rootfs::{Bind, FsOp, Idmap, NewMount, Source, Step};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Field, Result, Warning};
 use crate::host::Facts;
+
+/// What is bound from the host without being asked for receives nothing from there.
+const PRIVATE: [(u64, bool); 1] = [(propagation::PRIVATE, true)];
 
 /// What the entries before one mean for it, and what they leave for the end.
 pub struct Context<'a> {
@@ -27,8 +30,12 @@ pub struct Context<'a> {
     pub bind_devices: bool,
     /// Something is bound on /dev, which is therefore left alone.
     pub dev_is_bound: bool,
+    /// The container's root is to be shared: mounts that ask for it stay peers of the host's.
+    pub root_is_shared: bool,
     /// Steps that would bite the set-up if they came at once: read-only tmpfs.
     pub deferred: Vec<Step>,
+    /// What is done only in part.
+    pub warnings: Vec<Warning>,
 }
 
 impl<'a> Context<'a> {
@@ -45,7 +52,9 @@ impl<'a> Context<'a> {
             cgroup,
             bind_devices: has(LinuxNamespaceType::User) || facts.in_user_namespace,
             dev_is_bound: false,
+            root_is_shared: false,
             deferred: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -64,6 +73,9 @@ struct Options {
     change: Change,
     recursive_change: Change,
     propagation: Vec<(u64, bool)>,
+    /// Flags of the file system.
+    flags: Vec<&'static str>,
+    /// Options that only the file system knows.
     data: Vec<(CString, Option<CString>)>,
     copy_up: bool,
     idmap: Option<bool>,
@@ -96,7 +108,7 @@ impl Options {
             Word::NoAttr(bits) => mount_options::add(&mut self.change, 0, bits),
             Word::RecAttr(bits) => mount_options::add(&mut self.recursive_change, bits, 0),
             Word::NoRecAttr(bits) => mount_options::add(&mut self.recursive_change, 0, bits),
-            Word::Super(name) => self.data.push((c_string(name)?, None)),
+            Word::Super(name) => self.flags.push(name),
             Word::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
             Word::Propagation(kind, recursive) => self.propagation.push((kind, recursive)),
             Word::CopyUp => self.copy_up = true,
@@ -148,6 +160,14 @@ pub fn plan_mount(
         steps.push(Step { op: FsOp::Bind(bind), field: field.clone(), fallback: None });
         return Ok(());
     }
+    if at.is_root() {
+        return Err(Error::new(
+            "mount-on-root",
+            format!("a new {kind} on / would hide the container's root"),
+        )
+        .hint("root.path names the root; a bind mount on / takes its place")
+        .field(field.member("destination")));
+    }
     match kind {
         "" => Err(Error::new("mount-type-missing", "a mount without a type must be a bind mount")
             .hint("set `type`, or add `bind` to `options`")
@@ -194,7 +214,7 @@ fn plan_idmap(
 fn plan_bind(
     mount: &Mount,
     field: &Field,
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     at: InRoot,
     options: Options,
 ) -> Result<Bind> {
@@ -209,6 +229,19 @@ fn plan_bind(
             .hint("options of the file system itself belong to the mount that made it")
             .field(field.member("options")));
     }
+    if !options.flags.is_empty() {
+        let words = options.flags.join(", ");
+        let message = format!("{words}: without effect on a bind mount, as in mount(2)");
+        context.warnings.push(
+            Warning::new("mount-option-unused", message)
+                .hint("these belong to the mount that made the file system")
+                .field(field.member("options")),
+        );
+    }
+    // In a user namespace others than the host's root could mount there.
+    let stays_peer = context.root_is_shared
+        && !context.has_user_namespace
+        && options.propagation.last().is_some_and(|(kind, _)| *kind == propagation::SHARED);
     Ok(Bind {
         source: Source::Host(HostPath::new(absolute(context.bundle, &source.to_string_lossy()))?),
         // A `type` of bind without `bind` or `rbind` is a plain bind, as in runc.
@@ -221,6 +254,7 @@ fn plan_bind(
         copy_symlink: options.copy_symlink,
         nofollow: options.dest_nofollow,
         idmap: plan_idmap(mount, field, options.idmap, context.has_user_namespace)?,
+        stays_peer,
     })
 }
 
@@ -243,6 +277,9 @@ fn plan_new(
     if let Some(label) = context.label.filter(|_| takes_label(kind)) {
         options.data.push((c"context".into(), Some(c_string(label)?)));
     }
+    let flags = options.flags.iter().map(|flag| Ok((c_string(flag)?, None)));
+    options.data.extend(flags.collect::<Result<Vec<_>>>()?);
+    let has_mode = options.data.iter().any(|(key, _)| key.as_c_str() == c"mode");
     let op = FsOp::Mount(NewMount {
         kind: c_string(kind)?,
         source: c_string(source)?,
@@ -251,6 +288,7 @@ fn plan_new(
         at: at.clone(),
         propagation: options.propagation,
         copy_up: options.copy_up,
+        mode_of_target: kind == "tmpfs" && !has_mode,
         nofollow: options.dest_nofollow || kind == "proc" || kind == "sysfs",
     });
     let fallback = (kind == "sysfs").then(|| sysfs_fallback(at, attributes)).transpose()?;
@@ -271,11 +309,12 @@ fn sysfs_fallback(at: InRoot, attributes: u64) -> Result<(&'static [i32], Box<Fs
         change: Change::default(),
         recursive_change: Change { set: attributes, ..Change::default() },
         at,
-        propagation: Vec::new(),
+        propagation: PRIVATE.to_vec(),
         source_nofollow: false,
         copy_symlink: false,
         nofollow: true,
         idmap: None,
+        stays_peer: false,
     };
     Ok((&[libc::EPERM, libc::EBUSY], Box::new(FsOp::Bind(bind))))
 }
@@ -304,6 +343,7 @@ fn plan_cgroup_view(
             at: at.clone(),
             propagation: Vec::new(),
             copy_up: false,
+            mode_of_target: false,
             nofollow: true,
         }),
         field: field.clone(),
@@ -357,6 +397,7 @@ fn v1_mount(hierarchy: &crate::host::cgroup::V1Hierarchy, at: &InRoot, options: 
         at: at.clone(),
         propagation: Vec::new(),
         copy_up: false,
+        mode_of_target: false,
         nofollow: true,
     }))
 }
@@ -368,11 +409,12 @@ fn cgroup_bind(source: &str, at: &InRoot, options: &Options) -> Result<FsOp> {
         change: Change { set: options.change.set, ..Change::default() },
         recursive_change: Change::default(),
         at: at.clone(),
-        propagation: options.propagation.clone(),
+        propagation: [PRIVATE.as_slice(), &options.propagation].concat(),
         source_nofollow: false,
         copy_symlink: false,
         nofollow: true,
         idmap: None,
+        stays_peer: false,
     }))
 }
 
@@ -392,6 +434,7 @@ fn cgroup2_view(at: &InRoot, field: &Field, options: &Options, context: &Context
         at: at.clone(),
         propagation: options.propagation.clone(),
         copy_up: false,
+        mode_of_target: false,
         nofollow: true,
     });
     let fallback: (&'static [i32], Box<FsOp>) = (&[libc::EPERM, libc::EBUSY], Box::new(bind));
@@ -403,14 +446,16 @@ pub fn notify_bind(dir: &str) -> Result<Step> {
     let bind = Bind {
         source: Source::Host(HostPath::new(dir)?),
         recursive: false,
-        change: Change { set: attr::NOSUID | attr::NODEV | attr::NOEXEC, ..Change::default() },
+        // To send to the socket takes no write to the mount; all else in the directory is hull's own.
+        change: Change { set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, ..Change::default() },
         recursive_change: Change::default(),
         at: InRoot::new("/run/notify")?,
-        propagation: Vec::new(),
+        propagation: PRIVATE.to_vec(),
         source_nofollow: false,
         copy_symlink: false,
         nofollow: true,
         idmap: None,
+        stays_peer: false,
     };
     Ok(Step { op: FsOp::Bind(bind), field: Field::named("process.env"), fallback: None })
 }

@@ -1,10 +1,12 @@
 //! Which namespaces a container gets new, which it joins, and how ids map into its user namespace. Pure;
 //! `launch` makes and joins them.
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::path::HostPath;
 use crate::error::{Error, Field, Result};
+
+mod shared;
 
 /// A namespace that exists already.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +17,22 @@ pub struct Join {
     pub path: HostPath,
     /// The config field that names it.
     pub field: Field,
+    /// The error when it turns out to be the one the caller is in: the plan changes something in it, or all.
+    pub not_ours: Option<Error>,
+}
+
+/// The file of this process's own namespace of a kind.
+pub fn own_file(kind: u64) -> Option<&'static std::ffi::CStr> {
+    const FILES: [(LinuxNamespaceType, &std::ffi::CStr); 7] = [
+        (LinuxNamespaceType::User, c"/proc/self/ns/user"),
+        (LinuxNamespaceType::Pid, c"/proc/self/ns/pid"),
+        (LinuxNamespaceType::Network, c"/proc/self/ns/net"),
+        (LinuxNamespaceType::Ipc, c"/proc/self/ns/ipc"),
+        (LinuxNamespaceType::Uts, c"/proc/self/ns/uts"),
+        (LinuxNamespaceType::Mount, c"/proc/self/ns/mnt"),
+        (LinuxNamespaceType::Cgroup, c"/proc/self/ns/cgroup"),
+    ];
+    FILES.iter().find(|(one, _)| bit(*one) == kind).map(|(_, file)| *file)
 }
 
 /// The id maps of a new user namespace, in the form of `/proc/PID/uid_map`.
@@ -81,14 +99,15 @@ pub fn bit(kind: LinuxNamespaceType) -> u64 {
 ///
 /// # Errors
 /// A bad path or map, with its field.
-pub fn plan(linux: &Linux, euid: u32, egid: u32) -> Result<NamespacePlan> {
+pub fn plan(spec: &Spec, linux: &Linux, euid: u32, egid: u32) -> Result<NamespacePlan> {
     let mut plan = NamespacePlan::default();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let field = Field::item("linux.namespaces", index).member("path");
         match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => {
                 let kind = bit(namespace.typ());
-                plan.join.push(Join { kind, path: HostPath::new(path.to_string_lossy())?, field });
+                let not_ours = shared::refusal(namespace.typ(), spec, linux, &field);
+                plan.join.push(Join { kind, path: HostPath::new(path.to_string_lossy())?, field, not_ours });
             }
             None if namespace.typ() == LinuxNamespaceType::Cgroup => plan.new_cgroup = true,
             None => plan.new |= bit(namespace.typ()),

@@ -12,7 +12,7 @@ use super::cgroup::CgroupPlan;
 use super::devices::{self, Node};
 use super::mounts;
 use super::path::{HostPath, InRoot};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Field, Result, Warning};
 use crate::host::Facts;
 
 /// One operation in the root of a container.
@@ -72,6 +72,8 @@ pub struct NewMount {
     pub propagation: Vec<(u64, bool)>,
     /// Copy what it hides into it.
     pub copy_up: bool,
+    /// Take the mode of the directory it hides, where there is one.
+    pub mode_of_target: bool,
     /// Refuse a destination that is a symlink.
     pub nofollow: bool,
 }
@@ -83,6 +85,18 @@ pub enum Source {
     Host(HostPath),
     /// The same, opened by the parent before the clone: slot in the table of trees.
     Opened(HostPath, usize),
+    /// A path of the host that lies in the container's root, and where an earlier mount of the config is: opened
+    /// by the child, below the root.
+    Inside(HostPath, InRoot),
+}
+
+impl Source {
+    /// As the config has it.
+    pub fn path(&self) -> &HostPath {
+        match self {
+            Self::Host(path) | Self::Opened(path, _) | Self::Inside(path, _) => path,
+        }
+    }
 }
 
 /// A bind mount.
@@ -108,6 +122,9 @@ pub struct Bind {
     pub nofollow: bool,
     /// Map ids.
     pub idmap: Option<Idmap>,
+    /// It stays a peer of the host's mount, so that what is mounted below one is seen below the other: only
+    /// where the mount and the root both ask for `shared`.
+    pub stays_peer: bool,
 }
 
 /// How the ids of a bind mount are mapped.
@@ -144,8 +161,12 @@ pub enum RootChange {
 pub struct RootfsPlan {
     /// The root file system on the host, absolute.
     pub path: HostPath,
-    /// Propagation of the whole tree before anything is mounted, `MS_REC` included.
-    pub propagation: u64,
+    /// Propagation kind of every mount of the new namespace before anything else happens to it: slave or
+    /// private, so that nothing done here is seen on the host.
+    pub cut: u64,
+    /// Propagation of the root's tree before anything is mounted in it, where the cut is not enough: kind,
+    /// recursive.
+    pub first_propagation: Option<(u64, bool)>,
     /// Before the hooks.
     pub before: Vec<Step>,
     /// How the root changes.
@@ -156,6 +177,8 @@ pub struct RootfsPlan {
     pub after: Vec<Step>,
     /// How many trees the parent opens for [`Source::Opened`].
     pub opened: usize,
+    /// What is done only in part.
+    pub warnings: Vec<Warning>,
 }
 
 /// What of the request matters here.
@@ -177,7 +200,9 @@ pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPla
     let missing = || Error::new("root-missing", "is required").field(Field::named("root"));
     let root = spec.root().as_ref().ok_or_else(missing)?;
     let linux = spec.linux().as_ref();
+    let asked = asked_propagation(linux)?;
     let mut context = mounts::Context::new(spec, facts, request.bundle, cgroup);
+    context.root_is_shared = asked.is_some_and(|(kind, _)| kind == propagation::SHARED);
     let mut before = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts::plan_mount(mount, &Field::item("mounts", index), &mut context, &mut before)?;
@@ -189,24 +214,22 @@ pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPla
         devices::plan_dev(spec, context.bind_devices, facts.kcore, &mut before)?;
     }
     before.extend(working_directory(spec)?);
-    Ok(RootfsPlan {
+    let warnings = std::mem::take(&mut context.warnings);
+    RootfsPlan {
         path: HostPath::new(mounts::absolute(request.bundle, &root.path().to_string_lossy()))?,
-        propagation: first_propagation(linux)?,
-        last_propagation: last_propagation(linux)?,
+        cut: cut(asked),
+        first_propagation: first_propagation(asked),
+        last_propagation: asked.filter(|(kind, _)| *kind != propagation::PRIVATE),
         before,
         change: if request.no_pivot { RootChange::Move } else { RootChange::Pivot },
         after: after_pivot(spec, context)?,
         opened: 0,
+        warnings,
     }
-    .with_opened_sources(linux.is_some_and(has_user_namespace), facts.effective >> SYS_ADMIN & 1 == 1))
+    .with_opened_sources(linux.is_some_and(has_user_namespace), facts.effective >> SYS_ADMIN & 1 == 1)
 }
 
 impl RootfsPlan {
-    /// Whether mounts of the container are seen on the host.
-    pub fn is_shared(&self) -> bool {
-        self.propagation & propagation::SHARED != 0
-    }
-
     /// Whether a mount is mapped by the user namespace of the container's init.
     pub fn needs_own_user_namespace(&self) -> bool {
         self.before.iter().any(|step| {
@@ -215,25 +238,69 @@ impl RootfsPlan {
     }
 
     /// Gives each bind mount that only the host side can open (all of them, when the container has a user
-    /// namespace, and the idmapped ones) a slot in the table of trees.
+    /// namespace, the idmapped ones, and those that stay peers of the host's mount, which the cut would end) a
+    /// slot in the table of trees.
     ///
     /// Without the right to mount nobody can open them but the child, as root in its own namespaces.
-    fn with_opened_sources(mut self, user_namespace: bool, may_mount: bool) -> Self {
+    fn with_opened_sources(mut self, user_namespace: bool, may_mount: bool) -> Result<Self> {
         if !may_mount {
-            return self;
+            return Ok(self);
         }
+        let root = InRoot::new(self.path.to_string())?;
+        let mut earlier: Vec<InRoot> = Vec::new();
         for step in &mut self.before {
-            if let FsOp::Bind(bind) = &mut step.op
-                && let Source::Host(path) = &bind.source
-                && (user_namespace || bind.idmap.is_some())
+            let FsOp::Bind(bind) = &mut step.op else {
+                earlier.extend(step.op.mounted_at().cloned());
+                continue;
+            };
+            if let Source::Host(path) = &bind.source
+                && (user_namespace || bind.idmap.is_some() || bind.stays_peer)
                 && !bind.copy_symlink
             {
-                bind.source = Source::Opened(path.clone(), self.opened);
-                self.opened += 1;
+                let inside = inside(path, &root)?.filter(|from| {
+                    let reaches = |at: &InRoot| from.is_within(at.as_str()) || at.is_within(from.as_str());
+                    earlier.iter().any(reaches)
+                });
+                if inside.is_some() && bind.idmap.is_some() {
+                    let message = "an idmapped mount of what an earlier mount brings is not yet supported";
+                    return Err(Error::new("mount-idmap", message).field(step.field.member("source")));
+                }
+                bind.source = match inside {
+                    Some(from) => Source::Inside(path.clone(), from),
+                    None => {
+                        self.opened += 1;
+                        Source::Opened(path.clone(), self.opened - 1)
+                    }
+                };
             }
+            earlier.push(bind.at.clone());
         }
-        self
+        Ok(self)
     }
+}
+
+impl FsOp {
+    /// Where it mounts something.
+    fn mounted_at(&self) -> Option<&InRoot> {
+        match self {
+            Self::Mount(new) => Some(&new.at),
+            Self::Bind(bind) => Some(&bind.at),
+            Self::Node(_)
+            | Self::Symlink { .. }
+            | Self::Directory { .. }
+            | Self::Attributes { .. }
+            | Self::Console
+            | Self::Mask(_)
+            | Self::ReadOnly(_) => None,
+        }
+    }
+}
+
+/// The place in the container of a path of the host, when it lies below the root.
+fn inside(path: &HostPath, root: &InRoot) -> Result<Option<InRoot>> {
+    let path = InRoot::new(path.to_string())?;
+    let rest = path.as_str().strip_prefix(root.as_str()).filter(|_| path.is_within(root.as_str()));
+    rest.map(InRoot::new).transpose()
 }
 
 fn has_user_namespace(linux: &Linux) -> bool {
@@ -259,19 +326,24 @@ fn asked_propagation(linux: Option<&Linux>) -> Result<Option<(u64, bool)>> {
     Ok(Some((kind, wanted.starts_with('r'))))
 }
 
-/// What every mount of the new namespace becomes first, so that nothing done here is seen on the host,
-/// unless the spec asks for just that. What cannot be bound could not become the root either: private.
-fn first_propagation(linux: Option<&Linux>) -> Result<u64> {
-    Ok(match asked_propagation(linux)? {
-        None => propagation::SLAVE | hull_sys::mount::RECURSIVE,
-        Some((propagation::UNBINDABLE, _)) => propagation::PRIVATE | hull_sys::mount::RECURSIVE,
-        Some((kind, recursive)) => kind | if recursive { hull_sys::mount::RECURSIVE } else { 0 },
-    })
+/// Slave lets a mount that asks for it still receive from the host; `rprivate` and `runbindable` ask for
+/// nothing to be received anywhere. The cut does not depend on anything else, and is recursive.
+fn cut(asked: Option<(u64, bool)>) -> u64 {
+    match asked {
+        Some((propagation::PRIVATE | propagation::UNBINDABLE, true)) => propagation::PRIVATE,
+        _ => propagation::SLAVE,
+    }
 }
 
-/// The root mount is private until it is the root, as `pivot_root` wants it, and gets what was asked then.
-fn last_propagation(linux: Option<&Linux>) -> Result<Option<(u64, bool)>> {
-    Ok(asked_propagation(linux)?.filter(|(kind, _)| *kind != propagation::PRIVATE))
+/// What is mounted below the root on the host while the container runs stays outside, unless the config asks
+/// for slave. A shared or unbindable root is private until it is the root, as `pivot_root` wants it.
+fn first_propagation(asked: Option<(u64, bool)>) -> Option<(u64, bool)> {
+    match asked {
+        None => Some((propagation::PRIVATE, true)),
+        Some((propagation::SLAVE, _)) => None,
+        Some((propagation::PRIVATE, recursive)) => Some((propagation::PRIVATE, recursive)),
+        Some(_) => Some((propagation::PRIVATE, false)),
+    }
 }
 
 fn working_directory(spec: &Spec) -> Result<Option<Step>> {
@@ -303,6 +375,9 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
         for (index, path) in list.into_iter().flatten().enumerate() {
             let field = Field::item(name, index);
             let at = InRoot::new(path).map_err(|error| error.field(field.clone()))?;
+            if at.is_root() && name == "linux.maskedPaths" {
+                return Err(Error::new("mask-root", "/ cannot be hidden").field(field));
+            }
             after.push(Step { op: op(at), field, fallback: None });
         }
     }

@@ -144,9 +144,11 @@ impl Lines {
         if let Some(name) = &plan.keyring {
             self.add("session", format!("new session keyring {}", name.to_string_lossy()), "");
         }
-        let (kind, recursive) = propagation_words(plan.rootfs.propagation);
-        self.add("mount", format!("make / {recursive}{kind}"), "linux.rootfsPropagation");
-        self.add("mount", format!("bind {} over itself", plan.rootfs.path), "root.path");
+        let (kind, _) = propagation_words(plan.rootfs.cut);
+        self.add("mount", format!("make / r{kind}"), "");
+        let first: Vec<_> = propagations(plan.rootfs.first_propagation.as_slice()).collect();
+        let first = if first.is_empty() { String::new() } else { format!(" ({})", first.join(",")) };
+        self.add("mount", format!("bind {} over itself{first}", plan.rootfs.path), "root.path");
     }
 
     fn step(&mut self, stage: &'static str, step: &Step) {
@@ -286,7 +288,7 @@ fn mount_action(new: &NewMount) -> String {
 }
 
 fn bind_action(bind: &Bind) -> String {
-    let (Source::Host(source) | Source::Opened(source, _)) = &bind.source;
+    let source = bind.source.path();
     let mut words = Vec::new();
     for (change, recursive) in [(bind.change, false), (bind.recursive_change, true)] {
         if !change.is_none() {
@@ -301,8 +303,14 @@ fn bind_action(bind: &Bind) -> String {
             None => word.to_owned(),
         });
     }
+    if bind.stays_peer {
+        words.push("a peer of the host's mount".to_owned());
+    }
     if matches!(bind.source, Source::Opened(..)) {
         words.push("opened on the host side".to_owned());
+    }
+    if let Source::Inside(_, from) = &bind.source {
+        words.push(format!("the container's own {from}"));
     }
     let how = if bind.recursive { "rbind" } else { "bind" };
     let words = if words.is_empty() { String::new() } else { format!(" ({})", words.join(",")) };

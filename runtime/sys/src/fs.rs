@@ -122,6 +122,20 @@ pub fn mount_flags(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(st.f_flag)
 }
 
+/// Whether `fd` is open on the root of a mount (`statx(2)`, Linux 5.8; an older kernel says no).
+pub fn is_mount_root(fd: BorrowedFd<'_>) -> Result<bool> {
+    /// `STATX_ATTR_MOUNT_ROOT`.
+    const MOUNT_ROOT: u64 = 0x2000;
+    // SAFETY: struct statx is plain data; all-zero is a valid value.
+    let mut st: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a static C string; the kernel writes one struct statx at `st`.
+    check_unit(unsafe {
+        let (path, out) = (c"".as_ptr(), &raw mut st);
+        libc::syscall(libc::SYS_statx, fd.as_raw_fd(), path, libc::AT_EMPTY_PATH, 0, out)
+    })?;
+    Ok(st.stx_attributes & MOUNT_ROOT != 0)
+}
+
 /// `mkdirat(2)`.
 pub fn make_dir(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: `name` is a C string that outlives the call.

@@ -101,7 +101,7 @@ pub fn clone_tree(
     new_fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) })
 }
 
-/// Attaches the mount behind `mount` onto what `target` is open on (`move_mount(2)`).
+/// Attaches the mount behind `mount`, a detached one or one to be moved, onto what `target` is open on (`move_mount(2)`).
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     let empty = c"".as_ptr();
@@ -219,11 +219,4 @@ pub fn unmount_detached(target: &CStr) -> Result<()> {
 pub fn unmount(target: &CStr) -> Result<()> {
     // SAFETY: `target` is a C string that outlives the call.
     check_unit(unsafe { libc::umount2(target.as_ptr(), libc::UMOUNT_NOFOLLOW) })
-}
-
-/// Moves the mount at `from` onto `to`: for roots that cannot be pivoted away (an initramfs).
-pub fn move_to_root(from: &CStr, to: &CStr) -> Result<()> {
-    let none = std::ptr::null();
-    // SAFETY: both are C strings that outlive the call; type and data may be null for MS_MOVE.
-    check_unit(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_MOVE, none.cast()) })
 }

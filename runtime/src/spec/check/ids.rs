@@ -24,14 +24,16 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
                 .hint("add {\"type\": \"user\"} to linux.namespaces, or remove the mappings"));
         }
         // With a path the mappings are those of the namespace joined; containerd and CRI-O write both.
-        if owned.has(LinuxNamespaceType::User)
-            && !owned.joins(LinuxNamespaceType::User)
-            && mappings.is_empty()
-        {
+        if owned.makes(LinuxNamespaceType::User) && mappings.is_empty() {
             let message = format!("user namespaces enabled, but no {kind} mappings found");
             return Err(refuse("id-mappings-missing", field, message));
         }
         check_lines(field, mappings)?;
+        if owned.makes(LinuxNamespaceType::User) && !mappings.iter().any(|one| one.container_id() == 0) {
+            let message = format!("no mapping found for {kind} 0: the set-up of a container needs it");
+            return Err(refuse("id-mapping-root", field, message)
+                .hint("map id 0 of the container to an id of the host, whichever user the process runs as"));
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod seccomp;
 mod sysctl;
 mod version;
 
+pub use sysctl::{is_ipc_key, is_network_key};
 pub use version::is_since;
 
 /// Every rule on a whole config.json; the first violation is the error.
@@ -93,9 +94,9 @@ impl Namespaces {
         self.asked & bit(kind) != 0
     }
 
-    /// Joined by a path.
-    fn joins(self, kind: LinuxNamespaceType) -> bool {
-        self.joined & bit(kind) != 0
+    /// New.
+    fn makes(self, kind: LinuxNamespaceType) -> bool {
+        self.has(kind) && self.joined & bit(kind) == 0
     }
 }
 

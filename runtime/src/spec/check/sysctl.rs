@@ -1,5 +1,5 @@
-//! The rule on `linux.sysctl`: only keys of namespaces the container has for itself, spelled so that no other file can
-//! be meant (CVE-2022-0811). It reads the config only; `apply` writes below a procfs of its own. `check` calls it.
+//! The rule on `linux.sysctl`: only keys of namespaces the container has or joins, spelled so that no other file can
+//! be meant (CVE-2022-0811). It reads the config only: whether a joined one is the host's is seen when it is opened; `apply` writes below a procfs of its own. `check` calls it.
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
@@ -39,6 +39,16 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
     Ok(())
 }
 
+/// Whether a key belongs to the ipc namespace.
+pub fn is_ipc_key(key: &str) -> bool {
+    IPC.contains(&key) || key.starts_with("fs.mqueue.")
+}
+
+/// Whether a key belongs to the network namespace.
+pub fn is_network_key(key: &str) -> bool {
+    key.starts_with("net.")
+}
+
 fn check_key(key: &str, owned: Namespaces) -> Result<()> {
     let plain = key.split('.').all(|part| {
         !part.is_empty()
@@ -48,12 +58,12 @@ fn check_key(key: &str, owned: Namespaces) -> Result<()> {
         return Err(Error::new("sysctl-key", format!("sysctl {key:?} is not a dotted name"))
             .hint("write it like net.ipv4.ip_forward"));
     }
-    if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+    if is_ipc_key(key) {
         return require(owned, LinuxNamespaceType::Ipc, || {
             format!("sysctl {key:?} is not allowed in the hosts ipc namespace")
         });
     }
-    if key.starts_with("net.") {
+    if is_network_key(key) {
         return require(owned, LinuxNamespaceType::Network, || {
             format!("sysctl {key:?} not allowed in host network namespace")
         });

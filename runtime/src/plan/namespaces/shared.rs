@@ -1,0 +1,54 @@
+//! What a container would change in a namespace that it does not have for itself. The config names a namespace
+//! by a path; whether that is the caller's own is only seen when it is opened, so the answer is prepared here
+//! and given there (`launch::parent`). Called by `plan::namespaces`.
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Spec};
+
+use crate::error::{Error, Field};
+use crate::spec::check::{is_ipc_key, is_network_key};
+
+/// The error for a namespace of this kind that is the caller's own; `None` when that would do no harm.
+pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Option<Error> {
+    match kind {
+        // All that is done to file systems would be done to the host's.
+        Ns::Mount => Some(
+            Error::new("namespace-own", "this mount namespace is the one hull itself is in")
+                .hint("leave the path out: the container needs a mount namespace of its own")
+                .field(field.clone()),
+        ),
+        Ns::Network => key(linux, is_network_key).map(|(key, field)| {
+            sysctl(format!("sysctl {key:?} not allowed in host network namespace"), field)
+        }),
+        Ns::Ipc => key(linux, is_ipc_key).map(|(key, field)| {
+            sysctl(format!("sysctl {key:?} is not allowed in the hosts ipc namespace"), field)
+        }),
+        Ns::Uts => uts(spec, linux),
+        Ns::Pid | Ns::User | Ns::Cgroup | Ns::Time => None,
+    }
+}
+
+fn uts(spec: &Spec, linux: &Linux) -> Option<Error> {
+    let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+    if let Some((name, _)) = names.iter().find(|(_, value)| value.as_ref().is_some_and(|v| !v.is_empty())) {
+        let message = format!("unable to set {name}: the uts namespace joined is the host's");
+        return Some(
+            Error::new("uts-namespace-missing", message)
+                .hint("give the container a uts namespace of its own")
+                .field(Field::named(name)),
+        );
+    }
+    key(linux, |key| key == "kernel.domainname")
+        .map(|(key, field)| sysctl(format!("sysctl {key:?} is not in a separate kernel namespace"), field))
+}
+
+/// The first key, in order, that `is_meant` takes.
+fn key(linux: &Linux, is_meant: fn(&str) -> bool) -> Option<(&str, Field)> {
+    let keys = linux.sysctl().iter().flatten().map(|(key, _)| key.as_str());
+    keys.filter(|key| is_meant(key)).min().map(|key| (key, Field::entry("linux.sysctl", key)))
+}
+
+fn sysctl(message: String, field: Field) -> Error {
+    Error::new("sysctl-not-namespaced", message)
+        .hint("the namespace that the config joins is the host's own")
+        .field(field)
+}
