@@ -20,6 +20,7 @@ tests! {
     notify_socket_gets_ready,
     notify_ready_may_be_any_line_of_the_datagram.breaks_on(&[("runc 1.1", "sd_notify(3): a datagram has several lines, READY=1 may be any")]),
     notify_socket_of_the_host_is_not_in_the_environment.breaks_on(&[("crun 1.8", "the variable names a socket the container can reach")]),
+    variables_of_another_process_are_not_taken.breaks_on(&[("crun 1.8", "sd_listen_fds(3): LISTEN_PID says who is meant")]),
 }
 
 fn descriptors_of_the_caller_do_not_reach_the_container(lab: &Lab) -> TestResult {
@@ -171,5 +172,21 @@ fn notify_socket_of_the_host_is_not_in_the_environment(lab: &Lab) -> TestResult 
     assert!(call.printed().starts_with("/run/notify"), "{}", call.printed());
     drop(socket);
     call.wait_for(Duration::from_secs(20))?;
+    Ok(())
+}
+
+/// A shell below a socket-activated service passes its variables on.
+fn variables_of_another_process_are_not_taken(lab: &Lab) -> TestResult {
+    let b = lab.bundle().sh("echo \"$LISTEN_FDS$LISTEN_PID$NOTIFY_SOCKET\"; ls /run");
+    for pid in ["1", "", "x"] {
+        let call = lab.launch("run", &b, &[]).env("LISTEN_FDS", "1").env("LISTEN_PID", pid);
+        assert_eq!(call.go().ok().text(), "", "LISTEN_PID={pid:?}");
+    }
+    if lab.is("hull") {
+        for socket in ["/no/such/socket", "/etc/passwd", "relative"] {
+            let output = lab.launch("run", &b, &[]).env("NOTIFY_SOCKET", socket).go().ok();
+            assert_eq!(output.text(), "", "NOTIFY_SOCKET={socket}");
+        }
+    }
     Ok(())
 }

@@ -42,6 +42,7 @@ tests! {
     scheduler_is_set.breaks_on(&[("runc 1.1", "config.md#scheduler came with 1.2"), ("crun 1.8", "came later")]),
     init_has_no_parent_death_signal_and_its_own_session,
     personality_is_set.breaks_on(&[("runc 1.1", "config-linux.md#personality came with runc 1.2")]),
+    relative_parts_of_path_are_passed_over.breaks_on(&[("runc", "docs/differences.md: a relative part is passed over, not an error"), ("crun", "docs/differences.md: a program of the working directory is not meant by its bare name")]),
 }
 
 fn status(lab: &Lab, b: &hull_integration::Bundle, key: &str) -> String {
@@ -377,5 +378,20 @@ fn personality_is_set(lab: &Lab) -> TestResult {
     }
     let b = lab.bundle().set("/linux/personality", json!({"domain": "LINUX32"})).args(&["/bin/uname", "-m"]);
     assert_eq!(lab.printed(&b), "i686");
+    Ok(())
+}
+
+fn relative_parts_of_path_are_passed_over(lab: &Lab) -> TestResult {
+    let b = lab
+        .bundle()
+        .file("/here/program", "#!/bin/sh\necho found\n", 0o755)
+        .set("/process/cwd", json!("/here"));
+    for path in ["", ":", ".", "/bin:", "here:/bin", "../here"] {
+        let b = b.clone().set("/process/env", json!([format!("PATH={path}")])).args(&["program"]);
+        let output = lab.run(&b);
+        assert!(output.rc > 0, "PATH={path:?} ran a program of the working directory: {output}");
+    }
+    let b = b.set("/process/env", json!(["PATH=:/here"]));
+    assert_eq!(lab.run(&b.args(&["program"])).ok().text(), "found");
     Ok(())
 }

@@ -53,9 +53,12 @@ pub(super) fn request(global: &Global, parsed: &Parsed, id: &str) -> Result<Requ
     })
 }
 
-/// Descriptors from socket activation, if they are meant for us (`sd_listen_fds(3)`).
+/// Descriptors from socket activation, if they are meant for us (`sd_listen_fds(3)`): a shell below a
+/// socket-activated service passes the variables on, and they name another process.
 pub(super) fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u32>().ok());
+    let own = hull_sys::process::own_pid().unsigned_abs();
+    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(own)).unwrap_or(0)
 }
 
 /// How many descriptors from 3 on this command line passes on. One that cannot be read passes none: it is

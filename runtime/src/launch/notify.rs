@@ -5,12 +5,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use hull_sys::process::Pid;
+use hull_sys::process::{self, Pid};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, socket};
 
 use super::parent::internal;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 /// How long the service manager may take to answer the barrier.
 const BARRIER_MS: i32 = 30_000;
@@ -33,9 +33,14 @@ pub fn prepare(state: &Path) -> Result<()> {
         .map_err(|error| Error::new("notify", format!("make {}: {error}", dir.display())))
 }
 
-/// The caller's `NOTIFY_SOCKET`, if it has one.
+/// The caller's `NOTIFY_SOCKET`, if it has one that is there: a variable left over from a service that has
+/// ended names nothing. An abstract name (`@`) is believed.
 pub fn host_socket() -> Option<String> {
-    std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty())
+    let is_socket = |path: &str| {
+        let kind = std::fs::metadata(path).map(|found| found.file_type());
+        kind.is_ok_and(|kind| std::os::unix::fs::FileTypeExt::is_socket(&kind))
+    };
+    std::env::var("NOTIFY_SOCKET").ok().filter(|socket| socket.starts_with('@') || is_socket(socket))
 }
 
 impl Notify {
@@ -47,11 +52,12 @@ impl Notify {
         let failed =
             |why: String| Error::new("notify", format!("make the notify socket in {}: {why}", dir.display()));
         let opened = std::fs::File::open(&dir).map_err(|error| failed(error.to_string()))?;
-        let ours = socket::bind_in(opened.as_fd(), "notify.sock", socket::Kind::Datagram)
-            .map_err(|errno| failed(errno.desc().to_owned()))?;
-        // Whoever the container runs as must be able to say that it is ready.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(dir.join("notify.sock"), mode).map_err(|error| failed(error.to_string()))?;
+        // Whoever the container runs as must be able to say that it is ready. The mode comes from the umask:
+        // the name could be a link by the time it is changed.
+        let former = process::set_umask(0);
+        let bound = socket::bind_in(opened.as_fd(), "notify.sock", socket::Kind::Datagram);
+        process::set_umask(former);
+        let ours = bound.map_err(|errno| failed(words(errno)))?;
         Ok(Some(Self { ours, host }))
     }
 

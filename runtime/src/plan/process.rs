@@ -140,7 +140,8 @@ pub fn plan(
     })
 }
 
-/// The files that may be meant by `args[0]`: itself when it has a slash, else one for each part of PATH.
+/// The files that may be meant by `args[0]`: itself when it has a slash, else one for each absolute part of
+/// PATH.
 fn candidates(process: &Process, cwd: &InRoot) -> Result<Vec<CString>> {
     let Some(program) = process.args().iter().flatten().next() else { return Ok(Vec::new()) };
     if program.starts_with('/') {
@@ -153,14 +154,9 @@ fn candidates(process: &Process, cwd: &InRoot) -> Result<Vec<CString>> {
         return Ok(Vec::new());
     }
     let path = process.env().iter().flatten().rev().find_map(|one| one.strip_prefix("PATH="));
-    path.unwrap_or(DEFAULT_PATH)
-        .split(':')
-        .map(|dir| match dir {
-            "" => c_string(&format!("{cwd}/{program}")),
-            dir if dir.starts_with('/') => c_string(&format!("{dir}/{program}")),
-            dir => c_string(&format!("{cwd}/{dir}/{program}")),
-        })
-        .collect()
+    // An empty or relative part means the working directory: a program there was not meant by its bare name.
+    let dirs = path.unwrap_or(DEFAULT_PATH).split(':').filter(|dir| dir.starts_with('/'));
+    dirs.map(|dir| c_string(&format!("{dir}/{program}"))).collect()
 }
 
 /// What of the wanted capabilities this process can hand on. The spec asks that one which cannot be granted
