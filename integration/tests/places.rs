@@ -46,6 +46,14 @@ tests! {
     what_covers_a_path_cannot_change_the_hosts_device,
     devices_of_a_user_namespace_cannot_change_the_hosts.only("hull"),
     readonly_root_path_makes_all_read_only.only("hull"),
+    the_hosts_null_device_behind_stdio_cannot_be_changed.breaks_on(&[
+        ("crun 1.8", "the owner of the host's null device is set"),
+    ]),
+    a_path_named_twice_is_covered_once.breaks_on(&[
+        ("runc", "a masked path named twice is covered twice"),
+        ("crun", "a masked path named twice is covered twice"),
+    ]),
+    a_fifo_is_made_in_a_user_namespace.breaks_on(&[("runc 1.1", "a node of the host of that name is wanted"), ("crun 1.8", "a node of the host of that name is wanted")]),
 }
 
 fn source(lab: &Lab, name: &str) -> Result<PathBuf, Stop> {
@@ -350,5 +358,41 @@ fn readonly_root_path_makes_all_read_only(lab: &Lab) -> TestResult {
     let b = lab.bundle().set("/linux/readonlyPaths", json!(["/"]));
     let seen = lab.printed(&b.sh("for f in /x /dev/x /dev/shm/x; do touch $f 2>/dev/null || echo no; done"));
     assert_eq!(seen, "no\nno\nno");
+    Ok(())
+}
+
+/// An engine gives a detached container /dev/null as stdin.
+fn the_hosts_null_device_behind_stdio_cannot_be_changed(lab: &Lab) -> TestResult {
+    let node = private_null(lab)?;
+    let script = "for n in 0 1 2; do chmod 0 /proc/self/fd/$n; chown 1 /proc/self/fd/$n; touch -d @1 /proc/self/fd/$n; done 2>/mark; \
+                  for n in 0 1 2; do test -c /proc/$$/fd/$n && seen=$seen$n; done; echo $seen > /seen";
+    let caps = ["CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"];
+    let null = "0</dev/null 1>/dev/null 2>/dev/null";
+    let before = inode(&node)?;
+    let b = lab.bundle().capabilities(&caps).sh(script);
+    lab.launch("create", &b, &[]).redirect(lab, null).go().ok();
+    lab.start(&b.id).ok();
+    lab.wait_status(&b.id, "stopped");
+    assert_eq!((inode(&node)?, b.read("/seen")), (before.clone(), "012".to_owned()), "init");
+    let b = lab.bundle().capabilities(&caps).waits();
+    lab.up(&b);
+    lab.call(&["exec", &b.id, "/bin/sh", "-c", script]).redirect(lab, null).go().ok();
+    assert_eq!(inode(&node)?, before, "exec");
+    Ok(())
+}
+
+fn a_path_named_twice_is_covered_once(lab: &Lab) -> TestResult {
+    let b = lab.bundle().file("/secret", "secret", 0o644).file("/dir/file", "", 0o644);
+    let b = b.set("/linux/maskedPaths", json!(["/secret", "/secret", "/./secret"]));
+    let b = b.set("/linux/readonlyPaths", json!(["/dir", "/dir/"]));
+    let table = lab.printed(&b.args(&["/bin/grep", "-cE", " /(secret|dir) ", "/proc/self/mountinfo"]));
+    assert_eq!(table, "2");
+    Ok(())
+}
+
+fn a_fifo_is_made_in_a_user_namespace(lab: &Lab) -> TestResult {
+    lab.needs_userns()?;
+    let b = lab.bundle().userns(200_000).push("/linux/devices", json!({"path": "/dev/pipe", "type": "p"}));
+    assert_eq!(lab.printed(&b.args(&["/bin/stat", "-c", "%F", "/dev/pipe"])), "fifo");
     Ok(())
 }

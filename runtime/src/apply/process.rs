@@ -86,6 +86,28 @@ pub fn set_scheduling(process: &ProcessPlan) -> Result<(), Failure> {
     process.io_priority.map_or(Ok(()), |value| limits::set_io_priority(value).at(Call::Only))
 }
 
+/// Replaces the host's null device behind stdin, stdout and stderr by the container's: who has a descriptor of
+/// it can change owner and mode of the host's node.
+pub fn own_null(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let is_null = |stat: fs::Stat| stat.kind() == libc::S_IFCHR && stat.rdev == fs::device(1, 3);
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut own = None;
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+        .into_iter()
+        .filter(|fd| fs::stat(*fd).is_ok_and(is_null))
+    {
+        let own = match &own {
+            Some(own) => own,
+            None => own.insert(open::in_root(root, c"/dev/null", How::TERMINAL).at(Call::OpenTarget)?),
+        };
+        if !is_null(fs::stat(own.as_fd()).at(Call::OpenTarget)?) {
+            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
+        }
+        fs::replace_stdio(own.as_fd(), fd.as_raw_fd()).at(Call::Only)?;
+    }
+    Ok(())
+}
+
 /// Makes stdin, stdout and stderr the user's own, so that it can open them again by /dev/stdout. Refusals
 /// are no matter: what cannot be given away can still be used.
 pub fn own_stdio(uid: u32) -> Result<(), Failure> {

@@ -209,6 +209,7 @@ pub(super) fn identify(
     process::set_labels(process, proc).during(Stage::Label, 0)?;
     // Once as root, who may enter what the user may not; once more as the user where root may not.
     let entered = process::enter(root, process.cwd.as_c_str());
+    process::own_null(root).during(Stage::Descriptors, 2)?;
     process::own_stdio(process.uid).during(Stage::User, 1)?;
     let mut env = process.env.clone();
     if process.find_home {

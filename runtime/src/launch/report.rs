@@ -115,6 +115,10 @@ pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
         Stage::Wait => {
             Error::new("not-started", "the container was told to go on by nobody: its creator is gone")
         }
+        Stage::Descriptors if found.step == 2 => {
+            let what = place("use the container's /dev/null for stdio", found.failure);
+            Error::new("descriptors", what).hint("the container needs a /dev/null that is the null device")
+        }
         Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
             .hint("--preserve-fds counts descriptors from 3 on that must be open"),
         Stage::Rlimit => Error::new("rlimit", format!("set it: {why}"))
@@ -328,12 +332,29 @@ pub fn hook_error(kind: &str, index: usize, hook: &HookPlan, failure: Failure, p
 pub fn hook_words(kind: &str, index: usize, path: &str, failure: Failure, printed: &str) -> Error {
     let how = match failure.call {
         Call::Exited => format!("exit status {}", failure.errno),
-        Call::Signalled => format!("signal: {}", failure.errno),
+        Call::Signalled => format!("signal: {}", signal_words(failure.errno)),
         Call::TimedOut => format!("took longer than its timeout of {} s and was killed", failure.errno),
         _ => format!("exec {path}: {}", number_words(failure.errno)),
     };
     let output = if printed.is_empty() { String::new() } else { format!(", output: {printed}") };
     Error::new("hook", format!("error running {kind} hook #{index}: {how}{output}"))
+}
+
+/// A signal in the words of Go's runtime, which log readers know.
+fn signal_words(number: i32) -> String {
+    let word = match number {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGABRT => "aborted",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        other => return other.to_string(),
+    };
+    word.to_owned()
 }
 
 fn hook(kind: &str, list: &[HookPlan], found: Report, printed: &str) -> Error {

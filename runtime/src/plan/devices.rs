@@ -110,6 +110,7 @@ fn plan_device(device: &LinuxDevice, field: &Field, bind: bool) -> Result<Option
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
         host: HostPath::new(path)?,
-        bind,
+        // A fifo can be made anywhere, and the host has none of that name.
+        bind: bind && kind != libc::S_IFIFO,
     }))
 }

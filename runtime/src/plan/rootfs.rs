@@ -372,13 +372,16 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
         ("linux.maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()), FsOp::Mask as fn(_) -> _),
     ];
     for (name, list, op) in lists {
+        let mut seen = std::collections::BTreeSet::new();
         for (index, path) in list.into_iter().flatten().enumerate() {
             let field = Field::item(name, index);
             let at = InRoot::new(path).map_err(|error| error.field(field.clone()))?;
             if at.is_root() && name == "linux.maskedPaths" {
                 return Err(Error::new("mask-root", "/ cannot be hidden").field(field));
             }
-            after.push(Step { op: op(at), field, fallback: None });
+            if seen.insert(at.to_string()) {
+                after.push(Step { op: op(at), field, fallback: None });
+            }
         }
     }
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
