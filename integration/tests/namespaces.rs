@@ -316,6 +316,8 @@ fn what_belongs_to_the_hosts_namespace_is_refused_when_a_path_names_it(lab: &Lab
     let uts = lab.bundle().namespace("uts", Some(&path("uts")));
     lab.run(&uts.clone().set("/hostname", json!("changed"))).fails("uts namespace");
     lab.run(&sysctl(bare(uts), "kernel.domainname")).fails("is not in a separate kernel namespace");
+    let cgroup = lab.bundle().namespace("cgroup", Some("/proc/self/ns/cgroup"));
+    lab.run(&cgroup.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["ro"])).fails("cgroup namespace");
     lab.run(&lab.bundle().namespace("mount", Some("/proc/self/ns/mnt"))).fails("mount namespace");
     assert_eq!(
         (read("net/ipv4/ip_forward"), read("kernel/hostname"), read("kernel/shm_rmid_forced")),

@@ -23,8 +23,21 @@ pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Op
             sysctl(format!("sysctl {key:?} is not allowed in the hosts ipc namespace"), field)
         }),
         Ns::Uts => uts(spec, linux),
-        Ns::Pid | Ns::User | Ns::Cgroup | Ns::Time => None,
+        // A hierarchy mounted from there shows all cgroups of the host.
+        Ns::Cgroup => spec.mounts().iter().flatten().position(is_cgroup).map(|index| {
+            Error::new(
+                "namespace-own",
+                "the cgroup namespace joined is the host's: all its cgroups would be shown",
+            )
+            .hint("leave the namespace out of linux.namespaces to share the host's")
+            .field(Field::item("mounts", index))
+        }),
+        Ns::Pid | Ns::User | Ns::Time => None,
     }
+}
+
+fn is_cgroup(mount: &oci_spec::runtime::Mount) -> bool {
+    matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
 }
 
 fn uts(spec: &Spec, linux: &Linux) -> Option<Error> {
