@@ -47,6 +47,8 @@ pub mod task;
 pub mod test;
 /// Mount namespaces in which the host looks like another host.
 pub mod view;
+/// A process of a container that looks at each new one it can see.
+mod watcher;
 
 pub use bundle::Bundle;
 pub use call::{Call, Output, Running};

@@ -8,6 +8,7 @@
 //! | `fds` | prints its open descriptors above 2 |
 //! | `as UID GID PROGRAM [ARG..]` | on the host: becomes that program as that user |
 //! | `closes SOCKET` | connects and asks; prints `closed` when the other side closes, `answered` when it answers |
+//! | `watch CANARY` | looks at every new process until /stop exists: `watcher` |
 //! | `eat MIB` | touches that much memory, then prints `ate` |
 
 use crate::sys;
@@ -28,6 +29,7 @@ pub fn main(words: &[String]) -> i32 {
         ["fds"] => fds(),
         ["as", uid, gid, program, args @ ..] => become_user(uid, gid, program, args),
         ["closes", socket] => closes(socket),
+        ["watch", canary] => crate::watcher::watch(canary),
         ["eat", mib] => eat(mib.parse().unwrap_or(1)),
         _ => {
             eprintln!("probe: what is {words:?}?");

@@ -35,6 +35,13 @@ tests! {
     rootfs_that_is_the_host_root_is_not_mounted_over,
     init_keyring_is_its_own,
     process_cannot_ptrace_its_way_to_the_runtime,
+    t01_a_watcher_sees_nothing_of_the_host_in_an_exec.limit_s(240).breaks_on(&[
+        ("crun 1.8", "CVE-2016-9962 class: the host's root is within reach while joining"),
+    ]),
+    t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace.limit_s(240).breaks_on(&[
+        ("runc", "the host's root is within reach until pivot_root"),
+        ("crun", "the host's root is within reach until pivot_root"),
+    ]),
 }
 
 /// A host directory that must not change.
@@ -473,5 +480,59 @@ fn process_cannot_ptrace_its_way_to_the_runtime(lab: &Lab) -> TestResult {
     let script = "for f in /proc/1/fd/*; do test -d $f && readlink $f; done; readlink /proc/1/cwd; readlink /proc/1/root";
     let seen = lab.exec(&b.id, &["/bin/sh", "-c", script]).out();
     assert!(seen.lines().all(|l| l == "/"), "directories of the host within reach: {seen}");
+    Ok(())
+}
+
+/// A container that watches with every right but a user namespace's. Answers it and the host's file it looks for.
+fn watcher(lab: &Lab) -> Result<(Bundle, PathBuf), Stop> {
+    let canary = lab.new_dir("canary").join("file");
+    fs::write(&canary, "canary")?;
+    let b = lab.probe_bundle()?.powerful();
+    let b = b.args(&["/bin/probe", "watch", &canary.to_string_lossy()]);
+    lab.up(&b);
+    lab.eventually("the watcher watches", || b.path("/watching").exists());
+    Ok((b, canary))
+}
+
+/// What the watcher found; it must have seen at least this many processes.
+#[track_caller]
+fn found_nothing(lab: &Lab, b: &Bundle, least: usize) {
+    fs::write(b.path("/stop"), "").expect("write /stop");
+    lab.eventually("the watcher tells", || {
+        b.path("/found").exists() && b.read("/found").contains("processes")
+    });
+    let found = b.read("/found");
+    lab.say(found.lines().next().unwrap_or_default());
+    let seen = found.split("of ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    assert!(seen.is_some_and(|seen| seen >= least), "the watcher saw too little: {found}");
+    assert!(found.starts_with("root 0 cwd 0 fd 0 environ 0 "), "{found}");
+}
+
+fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("FULL").is_some() { long } else { short }
+}
+
+fn t01_a_watcher_sees_nothing_of_the_host_in_an_exec(lab: &Lab) -> TestResult {
+    let (b, _) = watcher(lab)?;
+    let count = rounds(100, 1000);
+    for _ in 0..count {
+        // With a HOME the container's own passwd is not read.
+        lab.call(&["exec", "--env", "HOME=/", &b.id, "/bin/true"]).env("OF_THE_HOST", "canary").go().ok();
+    }
+    found_nothing(lab, &b, count / 2);
+    Ok(())
+}
+
+fn t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace(lab: &Lab) -> TestResult {
+    let (b, _) = watcher(lab)?;
+    let path = format!("/proc/{}/ns/pid", lab.pid(&b.id));
+    let count = rounds(30, 200);
+    for _ in 0..count {
+        let other = b.sibling(lab).namespace("pid", Some(&path)).args(&["/bin/true"]);
+        lab.launch("create", &other, &[]).env("OF_THE_HOST", "canary").go().ok();
+        lab.delete(&other.id);
+        fs::remove_dir_all(&other.dir)?;
+    }
+    found_nothing(lab, &b, count / 2);
     Ok(())
 }

@@ -21,6 +21,9 @@ use crate::plan::rootfs::{Bind, FsOp, NewMount, Source, Step};
 /// A value longer than this cannot be given to `fsconfig(2)`.
 const LONGEST_OPTION: usize = 255;
 
+/// Begins to make a file system, as `fsopen(2)` does.
+pub type OpenFs<'a> = &'a dyn Fn() -> Result<OwnedFd, Failure>;
+
 /// What the operations share.
 pub struct Fs<'a> {
     /// The container's root.
@@ -29,6 +32,8 @@ pub struct Fs<'a> {
     trees: &'a [OwnedFd],
     /// The host's procfs, to see where a descriptor is.
     proc: &'a Proc,
+    /// Begins a procfs where this process is not in the container's pid namespace.
+    procfs: Option<OpenFs<'a>>,
     /// The directory the last node or link went to; forgotten when something is mounted.
     parent: Option<(String, OwnedFd)>,
     covers: Covers,
@@ -38,8 +43,8 @@ pub struct Fs<'a> {
 
 impl<'a> Fs<'a> {
     /// The state before the first operation.
-    pub fn new(root: OwnedFd, trees: &'a [OwnedFd], proc: &'a Proc) -> Self {
-        Self { root, trees, proc, parent: None, covers: Covers::default(), console: None }
+    pub fn new(root: OwnedFd, trees: &'a [OwnedFd], proc: &'a Proc, procfs: Option<OpenFs<'a>>) -> Self {
+        Self { root, trees, proc, procfs, parent: None, covers: Covers::default(), console: None }
     }
 
     /// The root with all that has been mounted on it, and the pty.
@@ -83,20 +88,13 @@ impl<'a> Fs<'a> {
         }
         let target = open_or_make(self.root.as_fd(), &new.at, Kind::Directory, new.nofollow)?;
         self.check_place(target.as_fd(), &new.at)?;
-        let context = mount::open_fs(&new.kind).at(Call::OpenFs)?;
-        mount::configure(context.as_fd(), c"source", Some(&new.source)).at(Call::CreateFs)?;
-        if new.mode_of_target && !target.made {
-            let mode = format!("{:o}", fs::stat(target.as_fd()).at(Call::OpenTarget)?.mode & 0o7777);
-            let mode = CString::new(mode).map_err(|_nul| Failure::new(Call::OpenTarget, Errno::EINVAL))?;
-            mount::configure(context.as_fd(), c"mode", Some(&mode)).at(Call::CreateFs)?;
-        }
-        for (index, (key, value)) in new.options.iter().enumerate() {
-            mount::configure(context.as_fd(), key, value.as_deref()).map_err(|errno| Failure {
-                detail: u8::try_from(index).unwrap_or(u8::MAX),
-                ..Failure::new(Call::Option, errno)
-            })?;
-        }
-        let made = mount::make_mount(context.as_fd(), new.attributes).at(Call::CreateFs)?;
+        let context = match self.procfs.filter(|_| new.kind.as_c_str() == c"proc") {
+            Some(open) => open()?,
+            None => mount::open_fs(&new.kind).at(Call::OpenFs)?,
+        };
+        let mode = (new.mode_of_target && !target.made).then(|| fs::stat(target.as_fd()));
+        let mode = mode.transpose().at(Call::OpenTarget)?.map(|stat| stat.mode & 0o7777);
+        let made = make_mount(context.as_fd(), new, mode)?;
         if new.copy_up {
             copy_up::copy_up(target.as_fd(), made.as_fd()).at(Call::CopyUp)?;
         }
@@ -279,6 +277,23 @@ impl<'a> Fs<'a> {
         self.console = Some(Pty { master, slave });
         Ok(())
     }
+}
+
+/// Configures a file system and makes a detached mount of it; `mode` is for its root, where the options name none.
+fn make_mount(context: BorrowedFd<'_>, new: &NewMount, mode: Option<u32>) -> Result<OwnedFd, Failure> {
+    mount::configure(context, c"source", Some(&new.source)).at(Call::CreateFs)?;
+    if let Some(mode) = mode {
+        let mode = CString::new(format!("{mode:o}"));
+        let mode = mode.map_err(|_nul| Failure::new(Call::CreateFs, Errno::EINVAL))?;
+        mount::configure(context, c"mode", Some(&mode)).at(Call::CreateFs)?;
+    }
+    for (index, (key, value)) in new.options.iter().enumerate() {
+        mount::configure(context, key, value.as_deref()).map_err(|errno| Failure {
+            detail: u8::try_from(index).unwrap_or(u8::MAX),
+            ..Failure::new(Call::Option, errno)
+        })?;
+    }
+    mount::make_mount(context, new.attributes).at(Call::CreateFs)
 }
 
 fn set_propagation(made: BorrowedFd<'_>, wanted: &[(u64, bool)]) -> Result<(), Failure> {

@@ -25,6 +25,16 @@ impl Proc {
         Ok(Self(fd))
     }
 
+    /// The container's own `/proc`, which is not to be trusted: no link leads there, it is a procfs, and
+    /// [`Self::write`] goes through no other mount.
+    pub fn of(root: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let fd = open::name_in(root, c"proc", How::DIRECTORY).at(Call::OpenSource)?;
+        if fs::magic_of(fd.as_fd()).at(Call::OpenSource)? != fs::magic::PROC {
+            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
+        }
+        Ok(Self(fd))
+    }
+
     /// The number of this process in the pid namespace of this procfs.
     pub fn own_pid(&self) -> Result<String, Failure> {
         let link = fs::read_link(self.0.as_fd(), c"self").at(Call::OpenSource)?;

@@ -11,8 +11,8 @@ use hull_sys::{Errno, cred, fs, limits, namespace, net, signal, socket, tty};
 use oci_spec::runtime::LinuxNamespaceType as Ns;
 
 use super::channel::{Channel, In, Message, Report, Stage};
-use super::hooks;
-use crate::apply::fs::Fs;
+use super::{hooks, procfs};
+use crate::apply::fs::{Fs, OpenFs};
 use crate::apply::process::{self, Proc};
 use crate::apply::pty::Pty;
 use crate::apply::{Call, Failure, home, root};
@@ -43,6 +43,8 @@ pub struct Init<'a> {
     pub last_cap: u8,
     /// Descriptors from 3 on that are passed to the program.
     pub passed_fds: u32,
+    /// The pid namespace of others that the process joins last.
+    pub shared_pids: Option<BorrowedFd<'a>>,
 }
 
 /// The child's life. Does not return.
@@ -81,7 +83,8 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     // The host's, while it can be reached: for what is written by name after the root has changed.
     let proc = Proc::open().during(Stage::Root, 0)?;
     let root = root::prepare(&plan.rootfs).during(Stage::Root, 0)?;
-    let mut fs = Fs::new(root, &init.trees, &proc);
+    let procfs = init.shared_pids.map(|pids| move || procfs::of(pids));
+    let mut fs = Fs::new(root, &init.trees, &proc, procfs.as_ref().map(|open| open as OpenFs<'_>));
     for (index, step) in plan.rootfs.before.iter().enumerate() {
         fs.apply(step).during(Stage::Before, index)?;
     }
@@ -98,8 +101,17 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     for (index, sysctl) in plan.sysctl.iter().enumerate() {
         proc.write(&sysctl.path, sysctl.value.as_bytes()).during(Stage::Sysctl, index)?;
     }
+    let proc = match init.shared_pids {
+        None => Some(proc),
+        Some(pids) => {
+            // It is closed by number.
+            std::mem::forget(proc);
+            move_in(init, pids, &root, pty.as_ref())?;
+            None
+        }
+    };
     take_terminal(&plan.process, pty.as_ref(), init.console.as_ref().map(AsFd::as_fd))?;
-    let (args, env) = identify(&plan.process, &proc, root.as_fd(), init.last_cap)?;
+    let (args, env) = identify(&plan.process, proc.as_ref(), root.as_fd(), init.last_cap)?;
     if let Some(persona) = plan.personality {
         sys::set_personality(persona).during(Stage::Personality, 0)?;
     }
@@ -118,6 +130,34 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
         (program, &args, &env),
         init.passed_fds,
     )
+}
+
+/// Becomes a process in the pid namespace of others, once nothing of the host can be reached through this one.
+/// Answers in that process, which is our parent's child; we end here.
+fn move_in(init: &Init<'_>, pids: BorrowedFd<'_>, root: &OwnedFd, pty: Option<&Pty>) -> Result<(), Report> {
+    namespace::enter(pids, libc::CLONE_NEWPID.cast_unsigned().into()).during(Stage::Join, 0)?;
+    sys::wipe_environment();
+    let keep = [
+        Some(root.as_fd()),
+        Some(init.channel.as_fd()),
+        init.output.as_ref().map(AsFd::as_fd),
+        init.start.as_ref().map(AsFd::as_fd),
+        init.console.as_ref().map(AsFd::as_fd),
+        pty.map(|pty| pty.master.as_fd()),
+        pty.map(|pty| pty.slave.as_fd()),
+    ];
+    fs::close_all_but(3 + init.passed_fds, keep.into_iter().flatten()).during(Stage::Descriptors, 1)?;
+    match sys::clone(sys::Clone { sibling: true, ..sys::Clone::default() }).during(Stage::Clone, 0)? {
+        sys::Forked::Child => {
+            // The parent must know of us before we say anything.
+            init.channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
+            sys::new_session().during(Stage::Session, 0)
+        }
+        sys::Forked::Parent { pid, .. } => {
+            let said = init.channel.send(Message::Made(pid));
+            sys::exit(i32::from(said.is_err()))
+        }
+    }
 }
 
 /// Closes every descriptor but those of the last steps: the host's directories, and the parent's lock.
@@ -198,15 +238,20 @@ pub(super) fn take_terminal(
 }
 
 /// Becomes the user of the plan, but for what the last steps need. Answers the program's arguments and
-/// environment. Also the middle of an exec.
+/// environment. Labels are set by the host's procfs, or where none must be open by the container's. Also the
+/// middle of an exec.
 pub(super) fn identify(
     process: &ProcessPlan,
-    proc: &Proc,
+    proc: Option<&Proc>,
     root: BorrowedFd<'_>,
     last_cap: u8,
 ) -> Result<(Strings, Strings), Report> {
     process::set_scheduling(process).during(Stage::Scheduling, 0)?;
-    process::set_labels(process, proc).during(Stage::Label, 0)?;
+    if process.has_labels() {
+        let own = proc.is_none().then(|| Proc::of(root)).transpose().during(Stage::Label, 0)?;
+        let proc = proc.or(own.as_ref());
+        proc.map_or(Ok(()), |proc| process::set_labels(process, proc)).during(Stage::Label, 0)?;
+    }
     // Once as root, who may enter what the user may not; once more as the user where root may not.
     let entered = process::enter(root, process.cwd.as_c_str());
     process::own_null(root).during(Stage::Descriptors, 2)?;

@@ -1,6 +1,8 @@
 //! The launch of one more process in a container (`exec`): the same parent's and child's halves as a
-//! container's own, without file systems and hooks. An ordinary user has rights in the container's user
-//! namespace only: there the clone is a stage, which joins that and makes the process. Called by `cli::exec`.
+//! container's own, without file systems and hooks. The clone is a stage, outside of the container's pid
+//! namespace, that joins and makes the process: what a process of the container can see is never one whose
+//! root or descriptors are the host's. With a user namespace of its own nobody in the container may look into
+//! it; there the stage is for an ordinary user, who has rights in that namespace only. Called by `cli::exec`.
 
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -19,7 +21,7 @@ use super::channel::{Channel, In, Message, Report, Stage};
 use super::init::{finish, identify, take_terminal};
 use super::parent::internal;
 use super::report;
-use crate::apply::process::{self, Proc};
+use crate::apply::process;
 use crate::apply::pty::Pty;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -78,11 +80,23 @@ const OF_STAGE: usize = 1;
 const OF_PROCESS: usize = 0;
 
 impl Join<'_> {
-    /// Whether a stage must join the user namespace: we may not join the others from here.
+    /// Whether the clone is a stage. With a user namespace it is when we may not join the others from here.
+    /// Without one, when the container has processes of its own to look at: untraceable or not, who has
+    /// CAP_SYS_PTRACE there may look into the process.
     fn is_staged(&self) -> bool {
         // Without an answer the attempt tells.
         let may = || cred::caps().map_or(true, |caps| caps.effective >> SYS_ADMIN & 1 == 1);
-        self.namespaces & NEW_USER != 0 && !may()
+        if self.has_user_namespace() { !may() } else { self.namespaces & NEW_PID != 0 }
+    }
+
+    fn has_user_namespace(&self) -> bool {
+        self.namespaces & NEW_USER != 0
+    }
+
+    /// What the stage joins, so that the process is born with it. The others are left to the process: an
+    /// ordinary user's rights begin with the user namespace.
+    fn of_stage(&self) -> u64 {
+        if self.has_user_namespace() { self.namespaces & (NEW_USER | NEW_PID) } else { self.namespaces }
     }
 }
 
@@ -282,17 +296,15 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]
         fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
     }
     channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
-    // The host's, while it can be reached.
-    let proc = Proc::open().during(Stage::Root, 0)?;
     let mut kinds = request.namespaces & !NEW_PID;
     if staged {
         pass_stage(request, channel)?;
-        kinds &= !NEW_USER;
+        kinds &= !request.of_stage();
     }
     if kinds != 0 {
         namespace::enter(request.init, kinds).during(Stage::Join, OF_PROCESS)?;
     }
-    if request.namespaces & NEW_USER != 0 {
+    if request.has_user_namespace() {
         cred::set_gid(0).during(Stage::IdMap, 1)?;
         cred::set_uid(0).during(Stage::IdMap, 2)?;
         sys::set_dumpable(false).during(Stage::IdMap, 3)?;
@@ -302,24 +314,28 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]
     let pty =
         request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
     take_terminal(request.plan, pty.as_ref(), request.console.as_ref().map(AsFd::as_fd))?;
-    let (args, env): (Strings, Strings) = identify(request.plan, &proc, root.as_fd(), request.last_cap)?;
+    let (args, env): (Strings, Strings) = identify(request.plan, None, root.as_fd(), request.last_cap)?;
     let program = process::look_up(&request.plan.candidates).during(Stage::LookUp, 0)?;
     if let [_, Some(mask)] = &request.affinity {
         limits::set_affinity(mask).during(Stage::Scheduling, 0)?;
     }
-    drop((proc, root, pty));
+    drop((root, pty));
     fs::close_all_but(3 + request.passed_fds, [channel.as_fd()].into_iter()).during(Stage::Descriptors, 1)?;
     channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0)?;
     finish(request.plan, request.seccomp, channel, (program, &args, &env), request.passed_fds)
 }
 
-/// Joins the user namespace, which gives the rights to join the others, and the pid namespace, which counts
-/// for children only. Answers in the child, which is our parent's; we end here.
+/// Joins what the process is to be born with, and closes what leads to the host. Answers in the process, which
+/// is our parent's child; we end here.
 fn pass_stage(request: &Join<'_>, channel: &Channel) -> Result<(), Report> {
-    // What is in the container has rights over us from the next step on (CVE-2016-9962).
+    // What is in the container may have rights over us from the next step on (CVE-2016-9962).
     sys::set_dumpable(false).during(Stage::IdMap, 3)?;
-    let kinds = request.namespaces & (NEW_USER | NEW_PID);
-    namespace::enter(request.init, kinds).during(Stage::Join, OF_STAGE)?;
+    namespace::enter(request.init, request.of_stage()).during(Stage::Join, OF_STAGE)?;
+    sys::wipe_environment();
+    let console = request.console.as_ref().map(AsFd::as_fd);
+    let init = request.has_user_namespace().then_some(request.init);
+    let keep = [Some(channel.as_fd()), console, init];
+    fs::close_all_but(3 + request.passed_fds, keep.into_iter().flatten()).during(Stage::Descriptors, 1)?;
     match sys::clone(Clone { sibling: true, ..Clone::default() }).during(Stage::Clone, 0)? {
         // The parent must know of us before we say anything.
         Forked::Child => channel.expect(Message::Mapped).during(Stage::Channel, 0),

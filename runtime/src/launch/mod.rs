@@ -9,5 +9,6 @@ pub mod init;
 pub mod join;
 pub mod notify;
 pub mod parent;
+mod procfs;
 pub mod report;
 pub mod stage;

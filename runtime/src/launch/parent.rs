@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hull_sys::mount::attr;
 use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Exit, Forked, Pid};
+use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, mount, pidfd, socket};
 use oci_spec::runtime::LinuxNamespaceType;
 
@@ -85,6 +86,7 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
         output: child_output.map_err(|errno| internal("share a file in memory", errno))?,
         last_cap: request.last_cap,
         passed_fds: request.passed_fds,
+        shared_pids: plan.namespaces.shared_pids().and_then(|slot| joined.get(slot)).map(AsFd::as_fd),
     };
     if hull_sys::cred::euid() == 0 {
         // Before the clone, so that no process of the container ever finds us traceable.
@@ -200,11 +202,16 @@ impl Launched {
         if let Some(score) = plan.process.oom_score_adj {
             set_oom_score(self.pid, score)?;
         }
-        if !plan.needs_maps() {
+        if !plan.needs_maps() && plan.namespaces.shared_pids().is_none() {
             meanwhile(self.pid)?;
         }
         loop {
-            match self.channel.receive() {
+            match self.hear() {
+                Ok(Some(Message::Made(pid))) => {
+                    self.replace(pid)?;
+                    self.answer(Message::Mapped)?;
+                    meanwhile(self.pid)?;
+                }
                 Ok(Some(Message::NeedMaps)) => {
                     if let Some(ids) = &plan.namespaces.ids {
                         write_maps(self.pid, ids)?;
@@ -227,6 +234,27 @@ impl Launched {
                 Err(errno) => return Err(internal("listen to the container's init", errno).into()),
             }
         }
+    }
+
+    /// What the child says; `None` when it has ended, whoever else has its end of the channel.
+    fn hear(&self) -> hull_sys::Result<Option<Message>> {
+        let watched = [self.pidfd.as_fd(), self.channel.as_fd()];
+        let watched = watched.map(|fd| Interest { fd, events: libc::POLLIN });
+        // In this order: one that has ended has spoken before.
+        match signal::poll(watched, -1)? {
+            [_, 0] => Ok(None),
+            [_, _] => self.channel.receive(),
+        }
+    }
+
+    /// The process that did the set-up ends, and the one it made is the container's init.
+    fn replace(&mut self, pid: Pid) -> Result<()> {
+        let failed = |errno| internal("watch the container's init", errno);
+        // It is our child, and so keeps its number until we reap it.
+        let init = pidfd::open(pid).map_err(failed)?;
+        let former = std::mem::replace(&mut self.pidfd, init);
+        self.pid = pid;
+        process::wait(former.as_fd(), true).map_err(failed).map(drop)
     }
 
     fn answer(&self, message: Message) -> Result<(), Trouble> {

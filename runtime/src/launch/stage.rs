@@ -61,7 +61,10 @@ pub fn heard(text: [u8; 8]) -> (Pid, i32) {
 
 /// Joins all but the user namespace, then that, then those that only its owner may join.
 fn join(spaces: &NamespacePlan, joined: &[OwnedFd]) -> Result<(), Report> {
-    let all: Vec<_> = spaces.join.iter().zip(joined).enumerate().collect();
+    // Those of others come last, and by init itself.
+    let later = spaces.shared_pids();
+    let all: Vec<_> =
+        spaces.join.iter().zip(joined).enumerate().filter(|(index, _)| later != Some(*index)).collect();
     let user = all.iter().find(|(_, (join, _))| join.kind == NEW_USER);
     let mut left = Vec::new();
     for (index, (join, fd)) in all.iter().filter(|(_, (join, _))| join.kind != NEW_USER) {

@@ -83,6 +83,14 @@ impl NamespacePlan {
         self.has(kind) && !self.join.iter().any(|one| one.kind == bit(kind))
     }
 
+    /// The slot in [`Self::join`] of a pid namespace that others are in: the set-up then runs outside of it, and
+    /// makes the process that is in there last, so that they never see one whose root is the host's. With a user
+    /// namespace they may not look into it.
+    pub fn shared_pids(&self) -> Option<usize> {
+        let pids = self.join.iter().position(|one| one.kind == bit(LinuxNamespaceType::Pid));
+        pids.filter(|_| !self.has(LinuxNamespaceType::User))
+    }
+
     /// Whether the container's init cannot be made by one clone of ours.
     pub fn is_staged(&self) -> bool {
         !self.join.is_empty() || !self.time_offsets.is_empty()

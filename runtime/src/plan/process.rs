@@ -86,6 +86,13 @@ pub struct ProcessPlan {
     pub terminal: Option<TerminalPlan>,
 }
 
+impl ProcessPlan {
+    /// Whether a security module is asked for a label.
+    pub fn has_labels(&self) -> bool {
+        self.apparmor.is_some() || self.selinux.is_some()
+    }
+}
+
 /// Computes the process; `warnings` takes what is granted only in part.
 ///
 /// # Errors

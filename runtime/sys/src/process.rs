@@ -159,6 +159,32 @@ pub fn set_dumpable(on: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(on)).map(drop)
 }
 
+/// Overwrites the environment this process was given with zeros: what may look into `/proc/PID/environ` or at
+/// our memory finds nothing of the caller's. To be called in a child of `clone` that reads no variable any more.
+pub fn wipe_environment() {
+    unsafe extern "C" {
+        static environ: *const *mut libc::c_char;
+    }
+    // SAFETY: libc set this pointer before main and nobody in this single-threaded program changes it.
+    let mut entry = unsafe { environ };
+    if entry.is_null() {
+        return;
+    }
+    loop {
+        // SAFETY: the list is null-terminated, and `entry` has not passed its end.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            return;
+        }
+        // SAFETY: each entry is a C string; strlen stops at its end.
+        let length = unsafe { libc::strlen(text) };
+        // SAFETY: these bytes are the string's, on the writable stack the kernel made; nobody reads them again.
+        unsafe { std::ptr::write_bytes(text, 0, length) };
+        // SAFETY: the entry before this one was not the last.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
 /// `PR_SET_CHILD_SUBREAPER`: orphans below us become our children.
 pub fn become_subreaper() -> Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map(drop)
