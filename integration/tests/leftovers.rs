@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 const ORPHANS: &str = "kill -9 of create leaves an orphan cgroup that delete -f does not see";
 const RACES: &str = "races of verbs leave a frozen cgroup or block for more than 15 s";
+const HANGING: &str = "delete --force leaves a command that waits for a hook, and the hook, alone";
 const CORRUPT: &str = "an unreadable state file is no reason to hide or keep containers";
 
 tests! {
@@ -29,6 +30,10 @@ tests! {
     run_that_fails_can_be_repaired_and_repeated,
     create_killed_at_any_point_is_undone_by_delete_force.breaks_on(&[("runc", ORPHANS), ("crun", ORPHANS)]).limit_s(900),
     start_killed_at_any_point_is_undone_by_delete_force.limit_s(900),
+    run_killed_at_any_point_is_undone_by_delete_force.breaks_on(&[("runc", ORPHANS), ("crun", ORPHANS)]).limit_s(900),
+    exec_killed_at_any_point_leaves_the_container_deletable.limit_s(900),
+    verbs_killed_in_their_hooks_are_undone_by_delete_force.breaks_on(&[("runc", ORPHANS), ("crun", ORPHANS)]).limit_s(900),
+    a_hanging_hook_does_not_stop_delete_force.breaks_on(&[("runc", HANGING), ("crun", HANGING)]).limit_s(120),
     delete_killed_at_any_point_is_finished_by_delete_force.breaks_on(&[("runc", ORPHANS), ("crun", ORPHANS)]).limit_s(900),
     racing_verbs_leave_nothing.breaks_on(&[("runc", RACES), ("crun", RACES)]).limit_s(300),
     a_damaged_state_does_not_hide_the_others.breaks_on(&[("crun", CORRUPT)]),
@@ -154,16 +159,26 @@ fn killed_at_every_point(
     prepare: impl Fn(&Bundle),
     call: impl Fn(&Bundle) -> hull_integration::Call,
 ) -> TestResult {
+    let base = lab.bundle().waits();
+    killed_at_every_point_of(lab, &base, prepare, call)
+}
+
+/// The same with a bundle to start from.
+fn killed_at_every_point_of(
+    lab: &Lab,
+    base: &Bundle,
+    prepare: impl Fn(&Bundle),
+    call: impl Fn(&Bundle) -> hull_integration::Call,
+) -> TestResult {
     // How long it takes undisturbed: the longest of three, and a little more.
     let mut longest = Duration::ZERO;
     for _ in 0..3 {
-        let b = lab.bundle().waits();
+        let b = base.sibling(lab);
         b.write();
         prepare(&b);
         longest = longest.max(call(&b).go().ok().took);
         lab.delete(&b.id);
     }
-    let base = lab.bundle().waits();
     let mut bad = Vec::new();
     for point in 0..points() {
         let b = base.sibling(lab);
@@ -182,7 +197,7 @@ fn killed_at_every_point(
         if delete.rc != 0
             || !left.is_empty()
             || lab.ids_on_disk().contains(&b.id)
-            || delete.took > Duration::from_secs(5)
+            || delete.took > Duration::from_secs(2)
         {
             bad.push(format!("after {after:?}: {delete}\n  cgroups {left:?}, state {:?}", lab.ids_on_disk()));
         }
@@ -200,6 +215,74 @@ fn create_killed_at_any_point_is_undone_by_delete_force(lab: &Lab) -> TestResult
 fn start_killed_at_any_point_is_undone_by_delete_force(lab: &Lab) -> TestResult {
     let create = |b: &Bundle| drop(lab.rt(&["create", "--bundle", &b.dir.to_string_lossy(), &b.id]).ok());
     killed_at_every_point(lab, create, |b| lab.call(&["start", &b.id]))
+}
+
+/// In the foreground it lasts as long as its container: only its beginning is looked at.
+fn run_killed_at_any_point_is_undone_by_delete_force(lab: &Lab) -> TestResult {
+    let base = lab.bundle().args(&["/bin/sleep", "0.02"]);
+    killed_at_every_point_of(
+        lab,
+        &base,
+        |_| {},
+        |b| lab.call(&["run", "--bundle", &b.dir.to_string_lossy(), &b.id]),
+    )
+}
+
+fn exec_killed_at_any_point_leaves_the_container_deletable(lab: &Lab) -> TestResult {
+    let run =
+        |b: &Bundle| drop(lab.rt(&["run", "--detach", "--bundle", &b.dir.to_string_lossy(), &b.id]).ok());
+    killed_at_every_point(lab, run, |b| lab.call(&["exec", &b.id, "/bin/true"]))
+}
+
+/// Hooks of all kinds, each of which takes a moment.
+fn with_hooks(lab: &Lab, b: Bundle, seconds: &str) -> Bundle {
+    let mut b = b;
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        let path = if kind == "startContainer" { json!("/bin/busybox") } else { json!(lab.busybox()) };
+        b = b.push(&format!("/hooks/{kind}"), json!({"path": path, "args": ["sleep", seconds]}));
+    }
+    b
+}
+
+fn verbs_killed_in_their_hooks_are_undone_by_delete_force(lab: &Lab) -> TestResult {
+    let base = with_hooks(lab, lab.bundle().waits(), "0.01");
+    let dir = |b: &Bundle| b.dir.to_string_lossy().into_owned();
+    let create = |b: &Bundle| drop(lab.rt(&["create", "--bundle", &dir(b), &b.id]).ok());
+    let run = |b: &Bundle| drop(lab.rt(&["run", "--detach", "--bundle", &dir(b), &b.id]).ok());
+    killed_at_every_point_of(lab, &base, |_| {}, |b| lab.call(&["create", "--bundle", &dir(b), &b.id]))?;
+    killed_at_every_point_of(
+        lab,
+        &base,
+        |_| {},
+        |b| lab.call(&["run", "--detach", "--bundle", &dir(b), &b.id]),
+    )?;
+    killed_at_every_point_of(lab, &base, create, |b| lab.call(&["start", &b.id]))?;
+    killed_at_every_point_of(lab, &base, run, |b| lab.call(&["exec", &b.id, "/bin/true"]))?;
+    killed_at_every_point_of(lab, &base, run, |b| lab.call(&["delete", "--force", &b.id]))
+}
+
+/// The command that waits for it is killed, or still there.
+fn a_hanging_hook_does_not_stop_delete_force(lab: &Lab) -> TestResult {
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        for killed in [true, false] {
+            let mut b = lab.bundle().waits();
+            let path = if kind == "startContainer" { json!("/bin/busybox") } else { json!(lab.busybox()) };
+            b = b.push(&format!("/hooks/{kind}"), json!({"path": path, "args": ["sleep", "600"]}));
+            let running = lab.launch("run", &b, &["--detach"]).spawn();
+            std::thread::sleep(Duration::from_millis(300));
+            if killed {
+                running.kill();
+                lab.rt(&["delete", "--force", &b.id]).ok();
+            } else {
+                let delete = lab.rt(&["delete", "--force", &b.id]).ok();
+                assert!(delete.took < Duration::from_secs(2), "{kind}: {delete}");
+                let output = running.wait_for(Duration::from_secs(5))?;
+                assert!(output.rc != 0, "{kind}: {output}");
+            }
+            nothing_left(lab, &b.id);
+        }
+    }
+    Ok(())
 }
 
 fn delete_killed_at_any_point_is_finished_by_delete_force(lab: &Lab) -> TestResult {

@@ -9,7 +9,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Warning};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
-use crate::state::{Locked, Record};
+use crate::state::{Locked, Record, StateDir};
 
 pub(super) const VERB: Verb = Verb {
     name: "delete",
@@ -33,7 +33,8 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 }
 
 fn delete(global: &Global, id: &ContainerId, force: bool) -> Result<()> {
-    let state = match global.root.open(id).and_then(crate::state::StateDir::lock) {
+    let lock = if force { StateDir::lock_by_force } else { StateDir::lock };
+    let state = match global.root.open(id).and_then(lock) {
         Err(error) if force && error.code == "container-missing" => return Ok(()),
         other => other?,
     };

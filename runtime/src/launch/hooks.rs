@@ -58,11 +58,12 @@ pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>, cwd: Option<&CS
     let (args, env) = (Strings::new(hook.args.clone()), Strings::new(hook.env.clone()));
     // Closed by a successful exec; else it carries the errno.
     let (refusal, report) = socket::pipe().at(Call::Execute)?;
+    let parent = process::own_pid();
     let child = match process::clone(Clone::default()).at(Call::Execute)? {
         Forked::Parent { pidfd, .. } => pidfd,
         Forked::Child => {
             let stdio = [(input.as_fd(), 0), (output, 1), (output, 2)];
-            let errno = become_hook(hook, &args, &env, stdio, report.as_fd(), cwd);
+            let errno = become_hook(hook, &args, &env, stdio, report.as_fd(), cwd, parent);
             let number = (errno as i32).to_ne_bytes();
             // Nobody is left to be told when this fails; the exit code says it too.
             let _told = fs::write_once(report.as_fd(), &number).is_ok();
@@ -98,8 +99,13 @@ fn become_hook(
     stdio: [(BorrowedFd<'_>, i32); 3],
     report: BorrowedFd<'_>,
     cwd: Option<&CStr>,
+    parent: process::Pid,
 ) -> Errno {
     signal::reset();
+    // Who is killed while it waits for a hook does not leave it running.
+    if process::set_parent_death_signal(9).is_err() || process::parent_pid() != parent {
+        return Errno::EOWNERDEAD;
+    }
     process::set_umask(0o022);
     let ready = stdio.into_iter().try_for_each(|(fd, number)| fs::replace_stdio(fd, number));
     let ready = ready.and_then(|()| fs::close_all_but(3, [report].into_iter()));

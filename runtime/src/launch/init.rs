@@ -64,6 +64,7 @@ pub fn run(init: Init<'_>) -> ! {
 fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Report> {
     let plan = init.plan;
     let spaces = &plan.namespaces;
+    close_the_parents(init)?;
     signal::reset();
     signal::ignore(libc::SIGPIPE);
     sys::set_umask(0);
@@ -71,6 +72,9 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     if spaces.has(Ns::User) {
         become_root(init)?;
     }
+    // Until it is ready: a creator that is killed takes us along, whatever we wait for. After the change of
+    // ids, which takes it back.
+    sys::set_parent_death_signal(DIES_WITH_PARENT).during(Stage::Channel, 0)?;
     sys::new_session().during(Stage::Session, 0)?;
     new_keyring(plan)?;
     // After the cgroup: what it is in now becomes the root of what it sees.
@@ -151,6 +155,7 @@ fn move_in(init: &Init<'_>, pids: BorrowedFd<'_>, root: &OwnedFd, pty: Option<&P
         sys::Forked::Child => {
             // The parent must know of us before we say anything.
             init.channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
+            sys::set_parent_death_signal(DIES_WITH_PARENT).during(Stage::Channel, 0)?;
             sys::new_session().during(Stage::Session, 0)
         }
         sys::Forked::Parent { pid, .. } => {
@@ -158,6 +163,24 @@ fn move_in(init: &Init<'_>, pids: BorrowedFd<'_>, root: &OwnedFd, pty: Option<&P
             sys::exit(i32::from(said.is_err()))
         }
     }
+}
+
+/// SIGKILL.
+const DIES_WITH_PARENT: u8 = 9;
+
+/// Closes what is the parent's alone: its end of the channel, whose end we could not see else, and the lock of
+/// the state directory, which must go with it.
+fn close_the_parents(init: &Init<'_>) -> Result<(), Report> {
+    let single = [
+        Some(init.channel.as_fd()),
+        init.output.as_ref().map(AsFd::as_fd),
+        init.start.as_ref().map(AsFd::as_fd),
+        init.console.as_ref().map(AsFd::as_fd),
+        init.shared_pids,
+    ];
+    let lists = init.trees.iter().chain(&init.tasks).map(AsFd::as_fd);
+    let keep = single.into_iter().flatten().chain(lists);
+    fs::close_all_but(3 + init.passed_fds, keep).during(Stage::Descriptors, 1)
 }
 
 /// Closes every descriptor but those of the last steps: the host's directories, and the parent's lock.
@@ -281,6 +304,8 @@ pub(super) fn identify(
 
 /// Says that all is ready and waits until somebody wants the program to run.
 fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(), Report> {
+    // From the answer on the creator may end; before it we see its end on the channel.
+    sys::set_parent_death_signal(0).during(Stage::Wait, 0)?;
     let Some(listener) = &init.start else {
         return init.channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0);
     };

@@ -2,6 +2,7 @@
 //! at once or not at all, and a lock that covers a whole transition. It may not touch cgroups or plans.
 //! Called by every verb.
 
+mod holder;
 pub mod identity;
 pub mod record;
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use hull_sys::open::{self, How};
 use hull_sys::{Errno, fs, socket};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
 pub use identity::Identity;
@@ -34,6 +35,8 @@ const START: &str = "start";
 
 /// How long another command may hold a container before we give up.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may before `delete --force` ends it: a create that is well takes milliseconds.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Where the containers' directories lie.
 #[derive(Clone, Debug)]
@@ -90,8 +93,17 @@ impl StateRoot {
         match made {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(in_use(id)),
-            Err(errno) => return Err(self.unusable(errno.desc())),
+            Err(errno) => return Err(self.unusable(&words(errno))),
         }
+        self.take(id).inspect_err(|error| {
+            // What could not be taken is not left behind, unless it is another's by now.
+            let _removed =
+                error.code != "id-in-use" && std::fs::remove_dir(self.path.join(id.as_str())).is_ok();
+        })
+    }
+
+    /// Locks a directory that was made just now.
+    fn take(&self, id: &ContainerId) -> Result<Locked> {
         let dir = self.open(id).map_err(|error| match error.code {
             "container-missing" => swept(id),
             _ => error,
@@ -124,7 +136,7 @@ impl StateRoot {
         match open::on_host(None, &self.name_of(id)?, How::LIST) {
             Ok(dir) => Ok(StateDir { root: self.path.clone(), id: id.clone(), dir }),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
-            Err(errno) => Err(self.unusable(errno.desc())),
+            Err(errno) => Err(self.unusable(&words(errno))),
         }
     }
 
@@ -177,22 +189,42 @@ impl StateDir {
     /// # Errors
     /// When another command holds it for too long, or deleted the container meanwhile.
     pub fn lock(self) -> Result<Locked> {
-        let deadline = Instant::now() + PATIENCE;
+        if self.wait_for_lock(PATIENCE)? {
+            return Ok(Locked { dir: self });
+        }
+        let message = format!(
+            "container {} is busy: another command has held it for {} s",
+            self.id,
+            PATIENCE.as_secs()
+        );
+        Err(Error::new("container-busy", message)
+            .hint(format!("a hook may hang; hull delete --force {} ends it", self.id)))
+    }
+
+    /// Locks it within 2 s: a command that holds it for longer is ended, with the hook it waits for.
+    ///
+    /// # Errors
+    /// When the lock is still held then: its holder is not ours to see or to end.
+    pub fn lock_by_force(self) -> Result<Locked> {
+        if self.wait_for_lock(GRACE)? || holder::end(self.dir.as_fd()) && self.wait_for_lock(GRACE)? {
+            return Ok(Locked { dir: self });
+        }
+        let message = format!("container {} is busy, and the command that holds it cannot be ended", self.id);
+        Err(Error::new("container-busy", message)
+            .hint("the FLOCK lines of /proc/locks name the process that holds each inode"))
+    }
+
+    /// Whether the lock could be had in time.
+    fn wait_for_lock(&self, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(100);
         loop {
             match fs::try_lock(self.dir.as_fd()) {
-                Ok(()) => return Ok(Locked { dir: self }),
+                Ok(()) => return Ok(true),
                 Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
-                Err(Errno::EWOULDBLOCK) => {
-                    let message = format!(
-                        "container {} is busy: another command has held it for {} s",
-                        self.id,
-                        PATIENCE.as_secs()
-                    );
-                    return Err(Error::new("container-busy", message).hint("a hook may hang; try again"));
-                }
+                Err(Errno::EWOULDBLOCK) => return Ok(false),
                 Err(errno) => {
-                    return Err(Error::new("lock", format!("lock container {}: {}", self.id, errno.desc())));
+                    return Err(Error::new("lock", format!("lock container {}: {}", self.id, words(errno))));
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(5));
@@ -200,7 +232,7 @@ impl StateDir {
     }
 
     fn is_gone(&self) -> Result<bool> {
-        let stat = fs::stat(self.dir.as_fd()).map_err(|errno| Error::new("internal", errno.desc()))?;
+        let stat = fs::stat(self.dir.as_fd()).map_err(|errno| Error::new("internal", words(errno)))?;
         Ok(stat.links == 0)
     }
 
@@ -271,7 +303,7 @@ impl StateDir {
         let file = match open::name_in(self.dir.as_fd(), name, How::READ) {
             Ok(file) => file,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(failed(errno.desc())),
+            Err(errno) => return Err(failed(&words(errno))),
         };
         let mut text = Vec::with_capacity(4096);
         std::fs::File::from(file).read_to_end(&mut text).map_err(|error| failed(&error.to_string()))?;
@@ -338,7 +370,7 @@ impl Locked {
     /// # Errors
     /// When the state root is read-only.
     pub fn commit(&self) -> Result<()> {
-        fs::rename(self.dir.fd(), RECORD_NEW, RECORD).map_err(|errno| self.unwritable(RECORD, errno.desc()))
+        fs::rename(self.dir.fd(), RECORD_NEW, RECORD).map_err(|errno| self.unwritable(RECORD, &words(errno)))
     }
 
     /// Keeps the process of the config for `exec`.
@@ -353,7 +385,7 @@ impl Locked {
 
     fn write(&self, name: &CStr, text: &[u8]) -> Result<()> {
         let file = open::name_in(self.dir.fd(), name, How::create(0o600))
-            .map_err(|errno| self.unwritable(name, errno.desc()))?;
+            .map_err(|errno| self.unwritable(name, &words(errno)))?;
         std::io::Write::write_all(&mut std::fs::File::from(file), text)
             .map_err(|error| self.unwritable(name, &error.to_string()))
     }
@@ -370,7 +402,7 @@ impl Locked {
     pub fn listen_for_start(&self) -> Result<OwnedFd> {
         let made = socket::bind_in(self.dir.fd(), START, socket::Kind::Packets);
         made.and_then(|socket| socket::listen(socket.as_fd()).map(|()| socket))
-            .map_err(|errno| self.unwritable(c"start", errno.desc()))
+            .map_err(|errno| self.unwritable(c"start", &words(errno)))
     }
 
     /// Connects to a created container and takes its socket away: nobody else starts it.

@@ -147,6 +147,13 @@ pub fn own_pid() -> Pid {
     Pid::try_from(pid).unwrap_or(0)
 }
 
+/// Number of our parent in our pid namespace; 0 when it is outside of it.
+pub fn parent_pid() -> Pid {
+    // SAFETY: takes nothing.
+    let pid = unsafe { libc::syscall(libc::SYS_getppid) };
+    Pid::try_from(pid).unwrap_or(0)
+}
+
 fn prctl(option: libc::c_int, argument: libc::c_ulong) -> Result<libc::c_int> {
     let none: libc::c_ulong = 0;
     // SAFETY: the options passed by this file take one number (or a string that outlives the call, see
