@@ -12,6 +12,8 @@ tests! {
     descriptors_of_the_caller_do_not_reach_an_exec,
     preserve_fds_passes_that_many,
     exec_preserve_fds_passes_that_many,
+    preserve_fds_may_have_gaps.breaks_on(&[("runc", "each of them must be open")]),
+    a_descriptor_may_be_the_file_of_a_flag,
     listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "sd_listen_fds(3): LISTEN_PID goes with LISTEN_FDS")]),
     listen_fds_and_preserve_fds_add_up,
     init_of_a_created_container_holds_no_host_directory.breaks_on(&[("crun", "CVE-2024-21626 class: init holds what it inherits until exec")]),
@@ -188,5 +190,41 @@ fn variables_of_another_process_are_not_taken(lab: &Lab) -> TestResult {
             assert_eq!(output.text(), "", "NOTIFY_SOCKET={socket}");
         }
     }
+    Ok(())
+}
+
+/// `podman run --preserve-fd 5`: 3 and 4 are free, and stay so.
+fn preserve_fds_may_have_gaps(lab: &Lab) -> TestResult {
+    let script =
+        "cat <&5; for n in 3 4 6 7; do test -e /proc/$$/fd/$n && readlink /proc/$$/fd/$n; done; echo";
+    let file = lab.dir.join("five");
+    fs::write(&file, "fifth")?;
+    let words = format!("5<{}", file.display());
+    let b = lab.bundle().sh(script);
+    let output = lab.launch("run", &b, &["--preserve-fds", "3"]).redirect(lab, &words).go().ok();
+    // The shell keeps its own copy of what it reads from.
+    assert_eq!(output.text(), "fifth");
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    let call = lab.call(&["exec", "--preserve-fds", "3", &b.id, "/bin/sh", "-c", script]);
+    assert_eq!(call.redirect(lab, &words).go().ok().text(), "fifth");
+    Ok(())
+}
+
+/// `exec --process <(...)`, `update -r <(...)`.
+fn a_descriptor_may_be_the_file_of_a_flag(lab: &Lab) -> TestResult {
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    let mut process = b.spec["process"].clone();
+    process["args"] = serde_json::json!(["/bin/echo", "from a pipe"]);
+    let piped = |words: &[&str], text: &str| {
+        let front = [lab.busybox().display().to_string(), "sh".into(), "-c".into()];
+        let script = format!("exec 63<<E\n{text}\nE\nexec \"$@\"");
+        let front: Vec<&str> = front.iter().map(String::as_str).chain([script.as_str(), "sh"]).collect();
+        lab.call(words).through(&front).go()
+    };
+    let output = piped(&["exec", "--process", "/dev/fd/63", &b.id], &process.to_string());
+    assert_eq!(output.ok().text(), "from a pipe");
+    piped(&["update", "--resources", "/dev/fd/63", &b.id], "{}").ok();
     Ok(())
 }

@@ -29,6 +29,10 @@ tests! {
     notify_without_a_listener_is_refused.breaks_on(&[("crun 1.8", "config-linux.md#seccomp: SCMP_ACT_NOTIFY needs a listenerPath")]),
     listener_gets_the_descriptor_and_the_state,
     a_missing_listener_fails_the_start,
+    a_filter_under_which_nothing_can_start_is_refused.breaks_on(&[
+        ("runc", "it tries, and tells the kernel's answer or nothing"),
+        ("crun", "it tries, and tells the kernel's answer or nothing"),
+    ]),
 }
 
 fn allow(lab: &Lab, rules: Value) -> Bundle {
@@ -365,5 +369,28 @@ fn a_missing_listener_fails_the_start(lab: &Lab) -> TestResult {
     let b = b.set("/linux/seccomp/listenerPath", json!(lab.dir.join("nobody")));
     let output = lab.run(&b);
     assert!(output.rc > 0, "{output}");
+    Ok(())
+}
+
+fn a_filter_under_which_nothing_can_start_is_refused(lab: &Lab) -> TestResult {
+    let only = |names: &[&str]| json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]});
+    let deny = |names: &[&str], action: &str| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": names, "action": action}]});
+    let filters = [
+        (deny(&["execve", "exit_group", "exit"], "SCMP_ACT_ERRNO"), "execve"),
+        (deny(&["execve"], "SCMP_ACT_KILL_PROCESS"), "execve"),
+        (deny(&["execve"], "SCMP_ACT_TRAP"), "execve"),
+        (deny(&["capset"], "SCMP_ACT_ERRNO"), "capset"),
+        (only(&["exit_group"]), "execve"),
+        (json!({"defaultAction": "SCMP_ACT_KILL"}), "execve"),
+    ];
+    for (filter, name) in filters {
+        for verb in ["run", "create"] {
+            let b = lab.bundle().set("/linux/seccomp", filter.clone());
+            let b = b.set("/process/noNewPrivileges", json!(name == "execve"));
+            let output = lab.launch(verb, &b, &[]).spawn().wait_for(std::time::Duration::from_secs(1))?;
+            output.fails(&format!("filter denies {name}"));
+            assert!(lab.ids_on_disk().is_empty());
+        }
+    }
     Ok(())
 }

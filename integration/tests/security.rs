@@ -35,6 +35,14 @@ tests! {
     rootfs_that_is_the_host_root_is_not_mounted_over,
     init_keyring_is_its_own,
     process_cannot_ptrace_its_way_to_the_runtime,
+    t03_the_binary_on_a_mount_that_cannot_be_bound_is_sealed,
+    files_of_the_image_that_do_not_answer_hold_nothing_up.breaks_on(&[
+        ("runc", "passwd and group are opened with blocking"),
+        ("crun", "passwd is opened with blocking"),
+    ]),
+    files_of_the_host_behind_stdio_keep_their_owner.breaks_on(&[
+        ("crun", "fchown of whatever stdio is"),
+    ]),
     t01_a_watcher_sees_nothing_of_the_host_in_an_exec.limit_s(240).breaks_on(&[
         ("crun 1.8", "CVE-2016-9962 class: the host's root is within reach while joining"),
     ]),
@@ -534,5 +542,77 @@ fn t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespa
         fs::remove_dir_all(&other.dir)?;
     }
     found_nothing(lab, &b, count / 2);
+    Ok(())
+}
+
+/// A process in the container keeps a way to the runtime's file open until that is no longer executed.
+fn t03_the_binary_on_a_mount_that_cannot_be_bound_is_sealed(lab: &Lab) -> TestResult {
+    use nix::mount::{MsFlags, mount};
+    lab.private_mounts()?;
+    let copy = lab.new_dir("copy").join("runtime");
+    fs::copy(&lab.runtime.path, &copy)?;
+    mount(Some(&copy), &lab.runtime.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(None::<&str>, &lab.runtime.path, None::<&str>, MsFlags::MS_UNBINDABLE, None::<&str>)?;
+    let before = fs::read(&copy)?;
+    let b = lab.bundle().powerful().waits();
+    lab.create(&b).ok();
+    let script = "exec 3</proc/1/exe; : > /open; until test -e /go; do sleep 0.01; done; \
+                  for i in 1 2 3 4 5 6 7 8 9; do echo overwritten > /proc/self/fd/3 && break; sleep 0.05; done; : > /tried";
+    // Detached: what is executed cannot be written, so no process of the runtime's may be left.
+    lab.call(&["exec", "--detach", &b.id, "/bin/sh", "-c", script]).go().ok();
+    lab.eventually("the file is open", || b.path("/open").exists());
+    lab.start(&b.id).ok();
+    fs::write(b.path("/go"), "")?;
+    lab.eventually("it has tried", || b.path("/tried").exists());
+    assert!(fs::read(&copy)? == before, "the runtime's file was changed");
+    Ok(())
+}
+
+fn files_of_the_image_that_do_not_answer_hold_nothing_up(lab: &Lab) -> TestResult {
+    use std::time::Duration;
+    let limit = Duration::from_secs(5);
+    let fifo = |path: &Path| -> TestResult {
+        fs::remove_file(path).ok();
+        Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o666))?)
+    };
+    let b = lab.bundle().set("/process/env", json!(["PATH=/bin"])).waits();
+    fifo(&b.path("/etc/passwd"))?;
+    fifo(&b.path("/etc/group"))?;
+    lab.launch("run", &b, &["--detach"]).spawn().wait_for(limit)?.ok();
+    let home = lab.call(&["exec", &b.id, "/bin/sh", "-c", "echo $HOME"]).spawn().wait_for(limit)?.ok();
+    assert_eq!(home.text(), "/");
+    // Of the caller: a fifo that nobody writes to is no config, and holds no lock.
+    let named = lab.dir.join("fifo");
+    fifo(&named)?;
+    let file = named.to_string_lossy().into_owned();
+    let writer = fs::File::options().read(true).write(true).open(&named)?;
+    let update = lab.call(&["update", "--resources", &file, &b.id]).spawn();
+    let exec = lab.call(&["exec", "--process", &file, &b.id]).spawn();
+    std::thread::sleep(Duration::from_millis(100));
+    lab.call(&["delete", "--force", &b.id]).spawn().wait_for(Duration::from_secs(2))?.ok();
+    drop(writer);
+    for running in [update, exec] {
+        let output = running.wait_for(limit)?;
+        assert!(output.rc > 0, "{output}");
+    }
+    let other = lab.bundle();
+    other.write();
+    let call = lab.call(&["run", "--config", &file, "--bundle", &other.dir.to_string_lossy(), &other.id]);
+    assert!(call.spawn().wait_for(limit)?.rc > 0);
+    Ok(())
+}
+
+fn files_of_the_host_behind_stdio_keep_their_owner(lab: &Lab) -> TestResult {
+    use std::os::unix::fs::MetadataExt;
+    let file = lab.dir.join("of-the-host");
+    fs::write(&file, "")?;
+    let words = format!("0<{0} 1>>{0} 2>>{0}", file.display());
+    let b = lab.bundle().set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    lab.launch("run", &b, &[]).redirect(lab, &words).go().ok();
+    let b = lab.bundle().waits();
+    lab.up(&b);
+    lab.call(&["exec", "--user", "1000:1000", &b.id, "/bin/true"]).redirect(lab, &words).go().ok();
+    let found = fs::metadata(&file)?;
+    assert_eq!((found.uid(), found.gid()), (0, 0));
     Ok(())
 }

@@ -51,7 +51,7 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()>
             fs::chown(to, name, stat.uid, stat.gid)
         }
         libc::S_IFREG => {
-            let mut source = std::fs::File::from(open::name_in(from, name, How::READ)?);
+            let mut source = std::fs::File::from(open::name_in(from, name, How::READ_NOW)?);
             let mut copy = std::fs::File::from(open::name_in(to, name, How::create_new(0o600))?);
             std::io::copy(&mut source, &mut copy)
                 .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;

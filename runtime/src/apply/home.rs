@@ -12,9 +12,12 @@ const LIMIT_BYTES: u64 = 4 << 20;
 /// The home directory of `uid` according to `/etc/passwd` below `root`.
 pub fn find(root: BorrowedFd<'_>, uid: u32) -> String {
     let mut text = Vec::new();
-    let read = open::in_root(root, c"/etc/passwd", How::READ)
-        .map(std::fs::File::from)
-        .is_ok_and(|file| file.take(LIMIT_BYTES).read_to_end(&mut text).is_ok());
+    // The image may have anything there.
+    let read =
+        open::in_root(root, c"/etc/passwd", How::READ_NOW).map(std::fs::File::from).is_ok_and(|file| {
+            file.metadata().is_ok_and(|found| found.is_file())
+                && file.take(LIMIT_BYTES).read_to_end(&mut text).is_ok()
+        });
     let found = if read { home_of(&String::from_utf8_lossy(&text), uid) } else { None };
     found.unwrap_or_else(|| "/".to_owned())
 }

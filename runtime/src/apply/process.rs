@@ -99,7 +99,6 @@ pub fn set_scheduling(process: &ProcessPlan) -> Result<(), Failure> {
 /// Replaces the host's null device behind stdin, stdout and stderr by the container's: who has a descriptor of
 /// it can change owner and mode of the host's node.
 pub fn own_null(root: BorrowedFd<'_>) -> Result<(), Failure> {
-    let is_null = |stat: fs::Stat| stat.kind() == libc::S_IFCHR && stat.rdev == fs::device(1, 3);
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let mut own = None;
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
@@ -108,26 +107,45 @@ pub fn own_null(root: BorrowedFd<'_>) -> Result<(), Failure> {
     {
         let own = match &own {
             Some(own) => own,
-            None => own.insert(open::in_root(root, c"/dev/null", How::TERMINAL).at(Call::OpenTarget)?),
+            None => own.insert(open_null(root)?),
         };
-        if !is_null(fs::stat(own.as_fd()).at(Call::OpenTarget)?) {
-            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
-        }
         fs::replace_stdio(own.as_fd(), fd.as_raw_fd()).at(Call::Only)?;
     }
     Ok(())
 }
 
-/// Makes stdin, stdout and stderr the user's own, so that it can open them again by /dev/stdout. Refusals
-/// are no matter: what cannot be given away can still be used.
-pub fn own_stdio(uid: u32) -> Result<(), Failure> {
-    let null = fs::device(1, 3);
+/// The container's null device. What lies there is looked at before it is opened, and after.
+fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let mut last = None;
+    for how in [How::PLACE, How::TERMINAL] {
+        let fd = open::in_root(root, c"/dev/null", how).at(Call::OpenTarget)?;
+        if !is_null(fs::stat(fd.as_fd()).at(Call::OpenTarget)?) {
+            return Err(Failure::new(Call::TargetDiffers, Errno::ENODEV));
+        }
+        last = Some(fd);
+    }
+    last.ok_or(Failure::new(Call::OpenTarget, Errno::ENOENT))
+}
+
+fn is_null(stat: fs::Stat) -> bool {
+    stat.kind() == libc::S_IFCHR && stat.rdev == fs::device(1, 3)
+}
+
+/// Makes stdin, stdout and stderr the user's own, so that it can open them again by /dev/stdout: pipes, sockets,
+/// and the container's terminal. A file or a terminal of the host stays whose it is. Refusals are no matter:
+/// what cannot be given away can still be used.
+pub fn own_stdio(process: &ProcessPlan) -> Result<(), Failure> {
     for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
         let Ok(stat) = fs::stat(fd) else { continue };
-        if stat.uid == uid || stat.kind() == libc::S_IFCHR && stat.rdev == null {
+        let is_given = match stat.kind() {
+            libc::S_IFIFO | libc::S_IFSOCK => true,
+            libc::S_IFCHR => process.terminal.is_some() && !is_null(stat),
+            _ => false,
+        };
+        if stat.uid == process.uid || !is_given {
             continue;
         }
-        match fs::chown_fd(fd, uid, stat.gid) {
+        match fs::chown_fd(fd, process.uid, stat.gid) {
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS) => {}
             Err(errno) => return Err(Failure::new(Call::Chown, errno)),
         }

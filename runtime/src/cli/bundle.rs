@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 
 use super::Global;
 use super::flags::{Flag, Parsed};
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, Result, Warning, io_words, words};
 use crate::host::{self, Facts};
 use crate::launch::notify;
 use crate::plan::{self, Plan, Request};
@@ -68,6 +68,15 @@ pub(super) fn passed_fds(parsed: &Parsed) -> u32 {
     listen_fds().saturating_add(preserved)
 }
 
+/// Descriptors that the command line names as files: `--process <(...)` is `/dev/fd/63`.
+pub(super) fn named_fds(parsed: &Parsed) -> Vec<u32> {
+    let number = |path: &str| {
+        let rest = ["/dev/fd/", "/proc/self/fd/"].iter().find_map(|dir| path.strip_prefix(dir));
+        rest.and_then(|number| number.parse().ok())
+    };
+    ["process", "resources", "config"].iter().filter_map(|flag| parsed.value(flag).and_then(number)).collect()
+}
+
 /// Reads, checks and plans. Nothing on the host has changed when it fails.
 ///
 /// # Errors
@@ -90,8 +99,8 @@ fn load(bundle: &str, config: Option<&str>) -> Result<Loaded> {
     let name = config.map_or_else(|| format!("{bundle}/config.json"), str::to_owned);
     let failed = |why: &str| Error::new("config-missing", format!("open {name}: {}", why.to_lowercase()));
     let c_name = std::ffi::CString::new(name.as_str()).map_err(|_nul| failed("NUL byte"))?;
-    let file = open::on_host(None, &c_name, How::READ).map_err(|errno| {
-        failed(errno.desc())
+    let file = open::on_host(None, &c_name, How::READ_NOW).map_err(|errno| {
+        failed(&words(errno))
             .hint("a bundle is a directory with a config.json; `hull spec` writes a first one")
     })?;
     spec::load(file.into(), &name)
@@ -114,7 +123,7 @@ pub(super) fn point_into(record: &Record, error: Error) -> Error {
 /// An absolute path without links in its last part resolved: what the state shows.
 pub(super) fn absolute(path: &str) -> Result<String> {
     let failed = |error: &std::io::Error| {
-        let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        let why = io_words(error);
         Error::new("bundle-missing", format!("bundle {path}: {why}"))
             .hint("--bundle names the directory that holds config.json")
     };

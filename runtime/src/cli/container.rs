@@ -285,7 +285,7 @@ pub(super) fn send_pidfd(path: Option<&str>, process: std::os::fd::BorrowedFd<'_
 pub(super) fn write_pid_file(path: Option<&str>, pid: i32) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let failed = |error: std::io::Error| {
-        let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        let why = crate::error::io_words(&error);
         Error::new("pid-file", format!("write the pid file {path}: {why}"))
     };
     let target = std::path::Path::new(path);

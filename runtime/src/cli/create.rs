@@ -30,7 +30,7 @@ const FLAGS: &[Flag] = &[
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
     let mut request = bundle::request(global, parsed, id.as_str())?;
-    check_passed_fds(request.listen_fds + request.preserve_fds)?;
+    check_passed_fds(request.listen_fds, request.preserve_fds)?;
     request.notify_dir = bundle::notify_dir(global, &id);
     let planned = bundle::plan(global, parsed, request)?;
     let terminal = planned.plan.process.terminal.is_some();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle, container};
 use crate::cgroup::{Cgroup, SubCgroup};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, Field, Result, Warning, words};
 use crate::host;
 use crate::launch::foreground::{self, Terminal};
 use crate::launch::join::{self, Join};
@@ -66,8 +66,9 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
     let listen_fds = bundle::listen_fds();
-    let passed_fds = listen_fds + parsed.number("preserve-fds")?.unwrap_or(0);
-    check_passed_fds(passed_fds)?;
+    let preserve_fds = parsed.number("preserve-fds")?.unwrap_or(0);
+    check_passed_fds(listen_fds, preserve_fds)?;
+    let passed_fds = listen_fds + preserve_fds;
     let dir = global.root.open(&id)?;
     let record = dir.load()?;
     check_status(&dir, &record, parsed.has("ignore-paused"))?;
@@ -152,7 +153,7 @@ fn process(dir: &StateDir, parsed: &Parsed) -> Result<(Process, Option<Source>, 
             let failed =
                 |why: &str| Error::new("process-missing", format!("open {path}: {}", why.to_lowercase()));
             let name = std::ffi::CString::new(path).map_err(|_nul| failed("NUL byte"))?;
-            let file = open::on_host(None, &name, How::READ).map_err(|errno| failed(errno.desc()))?;
+            let file = open::on_host(None, &name, How::READ_NOW).map_err(|errno| failed(&words(errno)))?;
             let Loaded { spec, warnings, source } = spec::load_process(file.into(), path)?;
             (spec, Some(source), warnings)
         }

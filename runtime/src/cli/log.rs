@@ -163,7 +163,8 @@ impl Log {
 fn open_file(path: &str) -> Result<Target> {
     let failed = |why: &str| Error::new("log", format!("open the log file {path}: {}", why.to_lowercase()));
     let name = std::ffi::CString::new(path).map_err(|_nul| failed("NUL byte"))?;
-    let file = open::on_host(None, &name, How::append(0o644)).map_err(|errno| failed(errno.desc()))?;
+    let file = open::on_host(None, &name, How::append(0o644))
+        .map_err(|errno| failed(&crate::error::words(errno)))?;
     Ok(Target::File(file.into()))
 }
 

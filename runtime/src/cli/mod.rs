@@ -177,8 +177,11 @@ pub fn main(words: &[String]) -> i32 {
     let rest = global.arguments.get(1..).unwrap_or(&[]);
     let parsed = entry.map(|(verb, _)| flags::parse(rest, verb.flags, verb.trailing));
     // Before anything is opened: nothing a caller left open by mistake may reach a container.
-    let passed = parsed.as_ref().and_then(|parsed| parsed.as_ref().ok()).map_or(0, bundle::passed_fds);
-    if let Err(errno) = hull_sys::fs::close_inherited(passed.saturating_add(3)) {
+    let understood = parsed.as_ref().and_then(|parsed| parsed.as_ref().ok());
+    let end = understood.map_or(0, bundle::passed_fds).saturating_add(3);
+    let named = understood.map(bundle::named_fds).unwrap_or_default();
+    let closed = hull_sys::fs::close_inherited(end, named);
+    if let Err(errno) = closed.and_then(|()| hull_sys::fs::take_free_numbers(end)) {
         Log::default().error(&crate::launch::parent::internal("close inherited descriptors", errno));
         return FAILED;
     }
@@ -223,8 +226,9 @@ fn seal(verb: &Verb) -> Result<()> {
         text([name, value].join(std::ffi::OsStr::new("=")))
     };
     let env = std::env::vars_os().filter_map(pair).collect();
-    hull_sys::seal::run_from_read_only_mount(Strings::new(args), Strings::new(env))
-        .map_err(|errno| crate::launch::parent::internal("run from a read-only mount of its own file", errno))
+    hull_sys::seal::run_from_sealed_file(Strings::new(args), Strings::new(env)).map_err(|errno| {
+        crate::launch::parent::internal("run from a read-only mount or a sealed copy of its own file", errno)
+    })
 }
 
 fn unknown(settings: &Global, name: &str) -> i32 {

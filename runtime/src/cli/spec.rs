@@ -29,7 +29,7 @@ pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
             return Error::new("config-exists", format!("File {} exists. Remove it first", path.display()));
         }
-        let why = hull_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        let why = crate::error::io_words(&error);
         Error::new("config-unwritable", format!("write {}: {why}", path.display()))
     };
     let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };

@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use hull_sys::open::{self, How};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_words};
 use crate::host;
 use crate::plan::cgroup::plan_update;
-use crate::spec::{self, state::Status};
+use crate::spec::{self, ContainerId, state::Status};
 
 pub(super) const VERB: Verb = Verb {
     name: "update",
@@ -46,33 +47,41 @@ const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
-    let state = global.root.open(&super::id(parsed)?)?.lock()?;
-    let record = state.dir().load()?;
-    if matches!(state.dir().status(&record), Status::Stopped | Status::Creating) {
-        return Err(Error::new("container-not-running", "container not running"));
-    }
-    let apply = |resources: &LinuxResources| {
-        let cgroup = Cgroup::open(&record.cgroup)?;
-        let facts = host::cgroup::probe()?;
-        let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, cgroup.in_force())?;
-        global.accept(&plan.warnings)?;
-        cgroup.apply_all(&plan)?;
-        global.log.warnings(&plan.warnings);
-        Ok(0)
-    };
-    let Some(path) = parsed.value("resources") else { return apply(&resources(parsed)?) };
+    let id = super::id(parsed)?;
+    // Before the lock: what is read may come late, or never.
+    let Some(path) = parsed.value("resources") else { return update(global, &id, &resources(parsed)?) };
     let (file, name) = match path {
         "-" => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "standard input"),
-        path => (File::open(path), path),
+        path => (open_now(path), path),
     };
     let file = file.map_err(|why| {
-        let why = why.to_string().to_lowercase();
+        let why = io_words(&why);
         Error::new("resources-missing", format!("open {name}: {why}"))
     })?;
     let loaded = spec::load_resources(file, name)?;
     global.accept(&loaded.warnings)?;
     global.log.warnings(&loaded.warnings);
-    apply(&loaded.spec).map_err(|error| loaded.source.point(error))
+    update(global, &id, &loaded.spec).map_err(|error| loaded.source.point(error))
+}
+
+fn open_now(path: &str) -> std::io::Result<File> {
+    let name = std::ffi::CString::new(path)?;
+    Ok(File::from(open::on_host(None, &name, How::READ_NOW)?))
+}
+
+fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Result<i32> {
+    let state = global.root.open(id)?.lock()?;
+    let record = state.dir().load()?;
+    if matches!(state.dir().status(&record), Status::Stopped | Status::Creating) {
+        return Err(Error::new("container-not-running", "container not running"));
+    }
+    let cgroup = Cgroup::open(&record.cgroup)?;
+    let facts = host::cgroup::probe()?;
+    let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, cgroup.in_force())?;
+    global.accept(&plan.warnings)?;
+    cgroup.apply_all(&plan)?;
+    global.log.warnings(&plan.warnings);
+    Ok(0)
 }
 
 /// The limits that the flags name.

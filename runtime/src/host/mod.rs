@@ -6,7 +6,7 @@ pub mod cgroup;
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::plan::process::rlimit_number;
 
 /// The facts.
@@ -67,7 +67,8 @@ pub fn probe(spec: &Spec) -> Result<Facts> {
 pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
     let caps =
         hull_sys::cred::caps().map_err(|errno| unreadable("the capabilities of this process", errno))?;
-    let (bounding, last_cap) = hull_sys::cred::bounding();
+    let (bounding, last_cap) =
+        hull_sys::cred::bounding().map_err(|errno| unreadable("the bounding set of this process", errno))?;
     let asks = |pick: fn(&Process) -> bool| process.is_some_and(pick);
     let labelled = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
     Ok(Facts {
@@ -88,7 +89,7 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
 }
 
 fn unreadable(what: &str, errno: hull_sys::Errno) -> Error {
-    Error::new("host-probe", format!("look at {what}: {}", errno.desc()))
+    Error::new("host-probe", format!("look at {what}: {}", words(errno)))
 }
 
 fn probe_user_namespace() -> bool {

@@ -127,13 +127,7 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     wait_for_start(init, from_start)?;
     run_hooks(init, &plan.hooks.start_container, Stage::StartContainer)?;
     let channel = from_start.as_ref().unwrap_or(&init.channel);
-    finish(
-        &plan.process,
-        plan.seccomp.as_ref().map(|plan| &plan.filter),
-        channel,
-        (program, &args, &env),
-        init.passed_fds,
-    )
+    finish(&plan.process, plan.seccomp.as_ref().map(|plan| &plan.filter), channel, (program, &args, &env))
 }
 
 /// Becomes a process in the pid namespace of others, once nothing of the host can be reached through this one.
@@ -278,7 +272,7 @@ pub(super) fn identify(
     // Once as root, who may enter what the user may not; once more as the user where root may not.
     let entered = process::enter(root, process.cwd.as_c_str());
     process::own_null(root).during(Stage::Descriptors, 2)?;
-    process::own_stdio(process.uid).during(Stage::User, 1)?;
+    process::own_stdio(process).during(Stage::User, 1)?;
     let mut env = process.env.clone();
     if process.find_home {
         let home = format!("HOME={}", home::find(root, process.uid));
@@ -322,12 +316,7 @@ pub(super) fn finish(
     seccomp: Option<&crate::plan::seccomp::Filter>,
     channel: &Channel,
     (program, args, env): (&CStr, &Strings, &Strings),
-    passed_fds: u32,
 ) -> Result<Never, Report> {
-    for number in 0..passed_fds {
-        let number = i32::try_from(3 + number).unwrap_or(i32::MAX);
-        fs::keep_number_on_exec(number).during(Stage::Descriptors, 0)?;
-    }
     for (index, rlimit) in process.rlimits.iter().enumerate() {
         limits::set(rlimit.resource, rlimit.limit).during(Stage::Rlimit, index)?;
     }

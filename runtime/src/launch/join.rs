@@ -322,7 +322,7 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]
     drop((root, pty));
     fs::close_all_but(3 + request.passed_fds, [channel.as_fd()].into_iter()).during(Stage::Descriptors, 1)?;
     channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0)?;
-    finish(request.plan, request.seccomp, channel, (program, &args, &env), request.passed_fds)
+    finish(request.plan, request.seccomp, channel, (program, &args, &env))
 }
 
 /// Joins what the process is to be born with, and closes what leads to the host. Answers in the process, which

@@ -411,10 +411,15 @@ fn execute_error(name: &str, errno: i32) -> Error {
     }
 }
 
-/// Refuses descriptors that are not open, before anything else uses their numbers.
-pub fn check_passed_fds(count: u32) -> Result<()> {
-    let closed =
-        (0..count).map(|n| i32::try_from(3 + n).unwrap_or(i32::MAX)).find(|fd| !hull_sys::fs::is_open(*fd));
+/// Refuses descriptors that are not open: those of `LISTEN_FDS`, which have no gaps, and the last of those that
+/// `--preserve-fds` adds. A number between that is free stays so in the container.
+///
+/// # Errors
+/// The first that is missing.
+pub fn check_passed_fds(listen: u32, preserved: u32) -> Result<()> {
+    let number = |n: u32| i32::try_from(3 + n).unwrap_or(i32::MAX);
+    let last = (preserved > 0).then(|| listen.saturating_add(preserved) - 1);
+    let closed = (0..listen).chain(last).map(number).find(|fd| !hull_sys::fs::is_inherited(*fd));
     match closed {
         None => Ok(()),
         Some(fd) => Err(Error::new("descriptors", format!("file descriptor {fd} is not open"))

@@ -134,6 +134,9 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let mut process = process::plan(process, facts, user_namespace, keep_groups, &mut warnings)?;
     add_environment(&mut process, request)?;
     let seccomp = linux.seccomp().as_ref().map(seccomp::plan_native).transpose()?;
+    if let Some(plan) = &seccomp {
+        seccomp::check_start(&plan.filter, process.no_new_privs)?;
+    }
     warnings.extend(seccomp.iter().flat_map(|plan| plan.warnings.iter().cloned()));
     Ok(Plan {
         namespaces,

@@ -1,10 +1,12 @@
 //! Reads config.json once, parses it once, and keeps the bytes so that a later error can say where its field stands.
-//! It may not open, stat or write anything but the file it is given. `cli` calls it.
+//! It may not open, stat or write anything but the file it is given, which may be anything: a pipe is polled. `cli` calls it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use hull_sys::signal::{self, Interest};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -13,7 +15,7 @@ use super::scan::{Found, Refusal, scan};
 use super::shape::{self, Shape};
 use super::warnings::Warnings;
 use super::{fit, span};
-use crate::error::{Error, Field, Location, Result, Warning};
+use crate::error::{Error, Field, Location, Result, Warning, io_words, words};
 
 /// The largest file read; engines write 3 to 20 KiB.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -127,12 +129,7 @@ fn read(mut file: File, file_name: &str) -> Result<Vec<u8>> {
     };
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
-        // A pipe, as in `--resources -`.
-        let mut bytes = Vec::new();
-        file.take(u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-        return if bytes.len() > MAX_BYTES { Err(too_large()) } else { Ok(bytes) };
+        return read_stream(&file, file_name)?.ok_or_else(too_large);
     }
     let size = usize::try_from(meta.len()).ok().filter(|size| *size <= MAX_BYTES).ok_or_else(too_large)?;
     let mut bytes = vec![0; size];
@@ -148,6 +145,38 @@ fn read(mut file: File, file_name: &str) -> Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+/// How long a pipe may say nothing.
+const SILENCE_MS: i32 = 10_000;
+
+/// Reads a pipe (`--resources -`, `<(...)`) to its end; `None` when it is too large. One that does not answer is
+/// not waited for.
+fn read_stream(mut file: &File, file_name: &str) -> Result<Option<Vec<u8>>> {
+    let failed = |why: String| Error::new("config-read", format!("read {file_name}: {why}"));
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 8192];
+    // A fifo that nobody has opened for writing is at its end, which only a read tells.
+    let mut may_read = hull_sys::fs::is_nonblocking(file.as_fd());
+    loop {
+        if !may_read {
+            let watched = [Interest { fd: file.as_fd(), events: libc::POLLIN }];
+            match signal::poll(watched, SILENCE_MS).map_err(|errno| failed(words(errno)))? {
+                [0] => return Err(failed(format!("nothing came for {} s", SILENCE_MS / 1000))),
+                [_] => {}
+            }
+        }
+        may_read = false;
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(Some(bytes)),
+            Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(e) => return Err(failed(io_words(&e))),
+        }
+        if bytes.len() > MAX_BYTES {
+            return Ok(None);
+        }
+    }
 }
 
 fn parse_document<T: DeserializeOwned>(

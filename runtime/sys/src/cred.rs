@@ -72,17 +72,19 @@ pub fn is_bounding(number: u8) -> Result<bool> {
     prctl(libc::PR_CAPBSET_READ, number.into(), 0).map(|answer| answer == 1)
 }
 
-/// The bounding set, and the number of the last capability the kernel knows.
-pub fn bounding() -> (u64, u8) {
+/// The bounding set, and the number of the last capability the kernel knows. Only EINVAL ends the list: what
+/// any other answer hid would stay in the set.
+pub fn bounding() -> Result<(u64, u8)> {
     let mut set = 0;
     for number in 0..64_u8 {
         match is_bounding(number) {
             Ok(true) => set |= 1 << number,
             Ok(false) => {}
-            Err(_unknown) => return (set, number.saturating_sub(1)),
+            Err(Errno::EINVAL) if number > 0 => return Ok((set, number - 1)),
+            Err(errno) => return Err(errno),
         }
     }
-    (set, 63)
+    Ok((set, 63))
 }
 
 /// Removes capability `number` from the bounding set.

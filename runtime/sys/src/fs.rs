@@ -258,8 +258,18 @@ pub fn adopt(number: RawFd) -> Result<OwnedFd> {
 /// Closes every descriptor from `first` on but those in `keep`. For a process that is about to become
 /// another one: what it closes may still have owners, which must not be dropped afterwards.
 pub fn close_all_but<'a>(first: u32, keep: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
-    let mut keep: Vec<u32> = keep.map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    close_numbers(first, keep.map(|fd| fd.as_raw_fd().cast_unsigned()).collect())
+}
+
+/// Closes every descriptor from `first` on but the numbers in `keep`. To be called before anything is opened:
+/// what is closed came from our caller and has no owner here.
+pub fn close_inherited(first: u32, keep: Vec<u32>) -> Result<()> {
+    close_numbers(first, keep)
+}
+
+fn close_numbers(first: u32, mut keep: Vec<u32>) -> Result<()> {
     keep.sort_unstable();
+    keep.dedup();
     let mut from = first;
     for kept in keep.into_iter().filter(|kept| *kept >= first) {
         if from < kept {
@@ -270,10 +280,21 @@ pub fn close_all_but<'a>(first: u32, keep: impl Iterator<Item = BorrowedFd<'a>>)
     close_between(from, u32::MAX)
 }
 
-/// Closes every descriptor from `first` on. To be called before anything is opened: what is closed came
-/// from our caller and has no owner here.
-pub fn close_inherited(first: u32) -> Result<()> {
-    close_between(first, u32::MAX)
+/// Takes every free number below `end`, from 3 on, so that nothing of ours gets one that is passed on. What takes
+/// it leads nowhere and ends with exec.
+pub fn take_free_numbers(end: u32) -> Result<()> {
+    if end <= 3 {
+        return Ok(());
+    }
+    loop {
+        // SAFETY: takes numbers only.
+        let number = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+        if number.cast_unsigned() >= end {
+            // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+            return Ok(());
+        }
+    }
 }
 
 pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
@@ -282,14 +303,22 @@ pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
     check_unit(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 
-/// Lets the inherited descriptor `number` live through exec; EBADF when it is not open.
-pub fn keep_number_on_exec(number: RawFd) -> Result<()> {
-    // SAFETY: takes numbers only; the descriptor is not taken over.
-    check_unit(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })
+/// Whether descriptor `number` is open and lives through exec: one that our caller gave us.
+pub fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: takes numbers only.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Whether reads of `fd` do not wait.
+pub fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: takes numbers only.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_NONBLOCK != 0
 }
 
 /// Whether descriptor `number` is open.
-pub fn is_open(number: RawFd) -> bool {
+fn is_open(number: RawFd) -> bool {
     // SAFETY: takes numbers only.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }

@@ -40,6 +40,8 @@ impl How {
     pub const LIST: Self = Self { flags: libc::O_RDONLY | libc::O_DIRECTORY, mode: 0 };
     /// For reading.
     pub const READ: Self = Self { flags: libc::O_RDONLY, mode: 0 };
+    /// For reading what somebody else chose: a fifo without a writer, or a device, does not hold us up.
+    pub const READ_NOW: Self = Self { flags: libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, mode: 0 };
     /// For writing, must exist.
     pub const WRITE: Self = Self { flags: libc::O_WRONLY, mode: 0 };
     /// For reading and writing, must exist, does not become the controlling terminal.

@@ -177,6 +177,41 @@ impl Assembler {
     }
 }
 
+/// What a program answers for system call `number` of `arch` with all arguments 0; `None` for a program that the
+/// kernel would not take.
+pub(super) fn verdict(program: &[SockFilter], arch: u32, number: u32) -> Option<u32> {
+    let (mut at, mut a) = (0_usize, 0_u32);
+    loop {
+        let SockFilter { code, jt, jf, k } = *program.get(at)?;
+        at += 1;
+        let holds = match code {
+            RET => return Some(k),
+            LD_ABS => {
+                a = match k {
+                    NR => number,
+                    ARCH => arch,
+                    _ => 0,
+                };
+                continue;
+            }
+            AND => {
+                a &= k;
+                continue;
+            }
+            JA => {
+                at += usize::try_from(k).ok()?;
+                continue;
+            }
+            JEQ => a == k,
+            JGT => a > k,
+            JGE => a >= k,
+            JSET => a & k != 0,
+            _ => return None,
+        };
+        at += usize::from(if holds { jt } else { jf });
+    }
+}
+
 /// The text of a seccomp return value: `ALLOW`, `ERRNO(38)`.
 pub fn action_name(value: u32) -> String {
     let (action, data) = (value & libc::SECCOMP_RET_ACTION_FULL, value & libc::SECCOMP_RET_DATA);

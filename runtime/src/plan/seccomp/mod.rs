@@ -174,6 +174,42 @@ pub fn plan_native(seccomp: &LinuxSeccomp) -> Result<SeccompPlan> {
     plan(seccomp, native, KNOWN_FLAGS)
 }
 
+/// Refuses a filter under which the program could never be started: what comes between its loading and the
+/// program is `execve`, and `capset` where no_new_privs does not let the capabilities go first.
+///
+/// # Errors
+/// The call that is denied.
+pub fn check_start(filter: &Filter, no_new_privs: bool) -> Result<()> {
+    let (arch, [execve, capset]) = match Native::BUILT_FOR {
+        Some(Native::X86_64) => (AUDIT_ARCH_X86_64, [59, 126]),
+        Some(Native::Aarch64) => (AUDIT_ARCH_AARCH64, [221, 91]),
+        None => return Ok(()),
+    };
+    let calls = [(true, "execve", execve), (!no_new_privs, "capset", capset)];
+    for (_, name, number) in calls.iter().filter(|(needed, ..)| *needed) {
+        let answer = bpf::verdict(&filter.program, arch, *number).unwrap_or(libc::SECCOMP_RET_ALLOW);
+        let ends = [
+            libc::SECCOMP_RET_KILL_PROCESS,
+            libc::SECCOMP_RET_KILL_THREAD,
+            libc::SECCOMP_RET_TRAP,
+            libc::SECCOMP_RET_ERRNO,
+        ];
+        if ends.contains(&(answer & libc::SECCOMP_RET_ACTION_FULL)) {
+            let answer = action_name(answer);
+            let message =
+                format!("the container's filter denies {name} ({answer}): its program can never be started");
+            return Err(Error::new("seccomp-start", message)
+                .hint(if *name == "execve" {
+                    "allow execve: the filter is loaded before the program runs"
+                } else {
+                    "allow capset, or set process.noNewPrivileges: without it the filter is loaded first"
+                })
+                .field(Field::named("linux.seccomp")));
+        }
+    }
+    Ok(())
+}
+
 // linux/audit.h
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
