@@ -5,7 +5,8 @@ CARGO ?= cargo
 
 ARCH := $(shell uname -m)
 MUSL := $(ARCH)-unknown-linux-musl
-# The target is asked for when it is used: hack/setup may add it first. Without it glibc is linked statically.
+# The target is asked for when it is used, and make expands a recipe when all it depends on is done: set-up is a
+# prerequisite of each, since it may add the target. Without it glibc is linked statically.
 HAVE_MUSL = $(shell d=$$(rustc --print target-libdir --target $(MUSL) 2>/dev/null) && [ -d "$$d" ] && echo yes)
 TARGET = $(if $(HAVE_MUSL),$(MUSL),$(ARCH)-unknown-linux-gnu)
 STATIC = $(if $(HAVE_MUSL),,RUSTFLAGS="-C target-feature=+crt-static")
@@ -14,22 +15,23 @@ SHIM := containerd-shim-hull-v1
 SUITE := bin/hull-integration
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-tests demo test test-unit test-vm check validate docs bench install uninstall clean
+.PHONY: help set-up build build-tests demo test test-unit test-vm check validate docs bench install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target text; do \
 		printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-build: ## static binaries: bin/hull and bin/containerd-shim-hull-v1
+set-up:
 	hack/setup build
+
+build: set-up ## static binaries: bin/hull and bin/containerd-shim-hull-v1
 	HULL_COMMIT="$$(git describe --always --dirty 2>/dev/null || echo unknown)" $(STATIC) \
 		$(CARGO) build --locked --release --target $(TARGET) -p hull -p $(SHIM)
 	@mkdir -p bin
 	@for b in hull $(SHIM); do install -m 755 target/$(TARGET)/release/$$b bin/.$$b && mv bin/.$$b bin/$$b; done
-	@ls -l bin/hull bin/$(SHIM)
+	@echo 'made for $(TARGET):'; wc -c bin/hull bin/$(SHIM) | sed '/total/d; s/^ *\([0-9]*\) /  \1 bytes  /'
 
-build-tests: ## the integration tests: bin/hull-integration
-	hack/setup build
+build-tests: set-up ## the integration tests: bin/hull-integration
 	$(STATIC) $(CARGO) build --locked --target $(TARGET) -p hull-integration --bin hull-integration
 	@mkdir -p bin
 	@install -m 755 target/$(TARGET)/debug/hull-integration bin/.suite && mv bin/.suite $(SUITE)
@@ -43,8 +45,7 @@ test: build build-tests test-unit ## unit tests, then the integration tests (roo
 	hack/setup test
 	RUNTIME=$(CURDIR)/bin/hull $(SUITE)
 
-test-unit: ## unit tests only
-	hack/setup build
+test-unit: set-up ## unit tests only
 	$(STATIC) $(CARGO) test --locked --workspace --exclude hull-integration --target $(TARGET)
 
 test-vm: build build-tests ## the integration tests in a machine with systemd and cgroup v2

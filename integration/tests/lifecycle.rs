@@ -53,6 +53,9 @@ tests! {
     run_keep_leaves_a_stopped_container.breaks_on(&[("crun 1.8", "runc-run(8): --keep")]),
     run_detach_returns_while_it_runs,
     run_forwards_a_signal_to_init,
+    a_created_container_ends_by_term.breaks_on(&[("crun", "init of a namespace has no handler: the signal is lost")]),
+    kill_ends_all_of_a_container_without_a_pid_namespace_of_its_own
+        .breaks_on(&[("runc 1.1", "once init is gone it answers that nothing runs"), ("crun", "init alone is signalled")]),
 }
 
 fn create_makes_a_container_that_waits_for_start(lab: &Lab) -> TestResult {
@@ -477,4 +480,43 @@ fn run_forwards_a_signal_to_init(lab: &Lab) -> TestResult {
 fn alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+fn a_created_container_ends_by_term(lab: &Lab) -> TestResult {
+    for signal in ["TERM", "INT", "HUP"] {
+        let b = lab.bundle().waits();
+        lab.create(&b).ok();
+        lab.rt(&["kill", &b.id, signal]).ok();
+        lab.wait_status(&b.id, "stopped");
+        lab.rt(&["delete", &b.id]).ok();
+    }
+    // What was blocked for the wait is not blocked for the program.
+    let b = lab.bundle().sh("grep -E '^Sig(Blk|Ign)' /proc/self/status | tr -d '\\n'");
+    let create = lab.create(&b).ok();
+    lab.start(&b.id).ok();
+    lab.wait_status(&b.id, "stopped");
+    assert_eq!(create.out().matches("0000000000000000").count(), 2, "{}", create.out());
+    Ok(())
+}
+
+fn kill_ends_all_of_a_container_without_a_pid_namespace_of_its_own(lab: &Lab) -> TestResult {
+    for init_first in [false, true] {
+        let b = lab.bundle().without_namespace("pid");
+        let b = b.sh("sleep 1000 & echo $! > /child; sleep 1000");
+        lab.up(&b);
+        lab.eventually("the child runs", || !b.read("/child").is_empty());
+        if init_first {
+            hull_integration::sys::Pidfd::open(lab.pid(&b.id))?.signal(libc::SIGKILL)?;
+            lab.wait_status(&b.id, "stopped");
+        }
+        lab.rt(&["kill", &b.id, "KILL"]).ok();
+        let child = format!("/proc/{}", b.read("/child"));
+        lab.eventually("the child is gone", || {
+            let text = std::fs::read_to_string(format!("{child}/stat")).unwrap_or_default();
+            text.is_empty() || text.contains(") Z ")
+        });
+        lab.wait_status(&b.id, "stopped");
+        lab.rt(&["kill", &b.id, "KILL"]).fails("container not running");
+    }
+    Ok(())
 }

@@ -43,6 +43,12 @@ tests! {
     init_has_no_parent_death_signal_and_its_own_session,
     personality_is_set.breaks_on(&[("runc 1.1", "config-linux.md#personality came with runc 1.2")]),
     relative_parts_of_path_are_passed_over.breaks_on(&[("runc", "docs/differences.md: a relative part is passed over, not an error"), ("crun", "docs/differences.md: a program of the working directory is not meant by its bare name")]),
+    the_callers_affinity_is_not_the_containers.breaks_on(&[("runc 1.1", "the affinity of the caller is inherited"), ("crun", "the affinity of the caller is inherited")]),
+    of_equal_variables_the_last_counts,
+    an_empty_home_is_looked_up.breaks_on(&[("crun", "an empty HOME counts")]),
+    exec_has_the_personality_of_the_container.breaks_on(&[("runc 1.1", "linux.personality came with runc 1.2")]),
+    exec_cap_leaves_the_other_sets_alone.breaks_on(&[("crun", "the sets of the command line replace them")]),
+    an_oom_score_that_may_be_set_is_set.breaks_on(&[("crun 1.8", "init, untraceable by then, may not write its own score")]),
 }
 
 fn status(lab: &Lab, b: &hull_integration::Bundle, key: &str) -> String {
@@ -393,5 +399,86 @@ fn relative_parts_of_path_are_passed_over(lab: &Lab) -> TestResult {
     }
     let b = b.set("/process/env", json!(["PATH=:/here"]));
     assert_eq!(lab.run(&b.args(&["program"])).ok().text(), "found");
+    Ok(())
+}
+
+fn the_callers_affinity_is_not_the_containers(lab: &Lab) -> TestResult {
+    let script = "grep Cpus_allowed_list /proc/self/status";
+    let all = lab.printed(&lab.bundle().sh(script));
+    if !all.contains('-') && !all.contains(',') {
+        return hull_integration::skip("this machine has one CPU");
+    }
+    let pinned = ["taskset", "1"];
+    let b = lab.bundle().sh(script);
+    assert_eq!(lab.launch("run", &b, &[]).through(&pinned).go().ok().text(), all);
+    let b = lab.bundle().waits();
+    lab.launch("run", &b, &["--detach"]).through(&pinned).go().ok();
+    let exec = lab.call(&["exec", &b.id, "/bin/sh", "-c", script]).through(&pinned).go().ok();
+    assert_eq!(exec.text(), all);
+    Ok(())
+}
+
+fn of_equal_variables_the_last_counts(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/process/env", json!(["PATH=/bin", "A=first", "B=x", "A=last"]));
+    let seen = lab.printed(&b.args(&["/bin/env"]));
+    assert_eq!(seen.lines().filter(|line| line.starts_with("A=")).collect::<Vec<_>>(), ["A=last"]);
+    Ok(())
+}
+
+fn an_empty_home_is_looked_up(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/process/env", json!(["PATH=/bin", "HOME="]));
+    assert_eq!(lab.printed(&b.sh("echo $HOME")), "/root");
+    Ok(())
+}
+
+fn exec_has_the_personality_of_the_container(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/linux/personality", json!({"domain": "LINUX32"})).waits();
+    lab.up(&b);
+    let seen = lab.inside(&b.id, "uname -m");
+    assert!(seen != "x86_64" && seen != "aarch64", "{seen}");
+    Ok(())
+}
+
+fn exec_cap_leaves_the_other_sets_alone(lab: &Lab) -> TestResult {
+    let own = json!(["CAP_KILL"]);
+    let sets =
+        json!({"bounding": own, "effective": own, "permitted": own, "inheritable": own, "ambient": own});
+    let b = lab.bundle().set("/process/capabilities", sets).waits();
+    lab.up(&b);
+    let exec = lab.rt(&[
+        "exec",
+        "--cap",
+        "CAP_NET_RAW",
+        &b.id,
+        "/bin/grep",
+        "-E",
+        "^Cap(Inh|Amb|Prm)",
+        "/proc/self/status",
+    ]);
+    let bits = |name: &str| {
+        let text = exec.out();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+        u64::from_str_radix(line.trim(), 16).unwrap_or(0)
+    };
+    assert_eq!(
+        (bits("CapInh:"), bits("CapAmb:"), bits("CapPrm:")),
+        (1 << 5, 1 << 5, 1 << 5 | 1 << 13),
+        "{exec}"
+    );
+    Ok(())
+}
+
+/// A score below the caller's own may be one that it had before.
+fn an_oom_score_that_may_be_set_is_set(lab: &Lab) -> TestResult {
+    let own: i32 = fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse()?;
+    let front = format!("echo {} > /proc/self/oom_score_adj; exec \"$@\"", own + 1);
+    let shell = lab.busybox().display().to_string();
+    let b =
+        lab.bundle().set("/process/oomScoreAdj", json!(own)).args(&["/bin/cat", "/proc/self/oom_score_adj"]);
+    let globals: &[&str] = if lab.is("hull") { &["--strict"] } else { &[] };
+    b.write();
+    lab.remember(&b.id);
+    let call = lab.call_globals(globals, &["run", "--bundle", &b.dir.to_string_lossy(), &b.id]);
+    assert_eq!(call.through(&[&shell, "sh", "-c", &front, "sh"]).go().ok().text(), own.to_string());
     Ok(())
 }

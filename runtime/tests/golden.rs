@@ -51,7 +51,7 @@ fn facts(cgroup: CgroupFacts) -> Facts {
         apparmor: false,
         selinux: false,
         kcore: true,
-        oom_score_adj: 0,
+        oom_floor: 0,
         hard_limits: Vec::new(),
     }
 }

@@ -202,6 +202,8 @@ fn intent(planned: &Planned) -> Record {
         init: None,
         cgroup: SavedCgroup { driver: planned.plan.cgroup.driver, dirs: fresh_dirs(&planned.plan.cgroup) },
         namespaces: planned.plan.namespaces.all(),
+        shares_pids: !planned.plan.namespaces.makes(oci_spec::runtime::LinuxNamespaceType::Pid),
+        personality: planned.plan.personality,
         program: program.unwrap_or_default(),
         poststart: hooks.and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
         poststop: hooks.and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),

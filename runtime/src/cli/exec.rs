@@ -116,6 +116,7 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         last_cap,
         passed_fds,
         affinity: affinity(&process)?,
+        personality: record.personality,
         announce: &announce,
         goes_on: ours.is_none(),
     })
@@ -235,7 +236,8 @@ fn id_number(text: &str, flag: &str) -> Result<u32> {
     }
 }
 
-/// Adds capabilities to the sets a process has at once; never to the inheritable one (CVE-2022-29162).
+/// Adds capabilities to the sets a process has at once; never to the inheritable one (CVE-2022-29162), which
+/// stays as the container has it, like the ambient one.
 fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
     let names: Vec<&str> = parsed.values("cap").collect();
     if names.is_empty() {
@@ -251,7 +253,12 @@ fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
             set.insert(cap);
         }
     }
-    let value = json!({"bounding": caps.0, "effective": caps.1, "permitted": caps.2, "inheritable": [], "ambient": []});
+    let (inheritable, ambient) = process.capabilities().as_ref().map_or_else(Default::default, |caps| {
+        (caps.inheritable().clone().unwrap_or_default(), caps.ambient().clone().unwrap_or_default())
+    });
+    let value = json!({
+        "bounding": caps.0, "effective": caps.1, "permitted": caps.2, "inheritable": inheritable, "ambient": ambient
+    });
     let sets = serde_json::from_value(value).map_err(|error| Error::new("internal", error.to_string()))?;
     process.set_capabilities(Some(sets));
     Ok(())

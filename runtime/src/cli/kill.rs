@@ -8,7 +8,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
-use crate::state::Record;
+use crate::state::{Phase, Record};
 
 pub(super) const VERB: Verb = Verb {
     name: "kill",
@@ -33,10 +33,12 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Result<()> {
     let dir = global.root.open(id)?;
     let record = dir.load()?;
-    let all = parsed.has("all");
-    if all {
+    if parsed.has("all") {
         // Also when init is gone: others may be left in its cgroup.
         return send_to_all(&record, signal);
+    }
+    if signal == libc::SIGKILL && record.shares_pids && record.phase == Phase::Created {
+        return kill_all(&record);
     }
     match dir.status(&record) {
         Status::Stopped | Status::Creating => return Err(not_running()),
@@ -64,6 +66,20 @@ fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Resu
 
 fn not_running() -> Error {
     Error::new("container-not-running", "container not running")
+}
+
+/// Where init's end is not the end of the others, they are killed with it, and after it.
+fn kill_all(record: &Record) -> Result<()> {
+    let cgroup = Cgroup::open(&record.cgroup)?;
+    let is_alive = record.init.is_some_and(|init| init.is_alive());
+    if !is_alive && cgroup.is_empty()? {
+        return Err(not_running());
+    }
+    if let Some(init) = record.init {
+        // It may be outside of any cgroup, or have ended just now.
+        let _killed = init.signal(libc::SIGKILL).is_ok();
+    }
+    cgroup.kill()
 }
 
 fn send_to_all(record: &Record, signal: i32) -> Result<()> {

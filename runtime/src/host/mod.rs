@@ -34,8 +34,8 @@ pub struct Facts {
     pub selinux: bool,
     /// The host has /proc/kcore.
     pub kcore: bool,
-    /// Our own `oom_score_adj` (looked at when one is asked for).
-    pub oom_score_adj: i32,
+    /// The lowest `oom_score_adj` that we may give, as far as one is asked for.
+    pub oom_floor: i32,
     /// Our hard resource limits (looked at for those asked for): number, limit.
     pub hard_limits: Vec<(u32, u64)>,
 }
@@ -69,7 +69,6 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
         hull_sys::cred::caps().map_err(|errno| unreadable("the capabilities of this process", errno))?;
     let (bounding, last_cap) =
         hull_sys::cred::bounding().map_err(|errno| unreadable("the bounding set of this process", errno))?;
-    let asks = |pick: fn(&Process) -> bool| process.is_some_and(pick);
     let labelled = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
     Ok(Facts {
         cgroup: cgroup::CgroupFacts { mode: cgroup::Mode::Absent, v1: Vec::new(), v2: None },
@@ -83,7 +82,7 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
         apparmor: process.is_some_and(|p| labelled(p.apparmor_profile())) && probe_apparmor(),
         selinux: process.is_some_and(|p| labelled(p.selinux_label())) && probe_selinux(),
         kcore: false,
-        oom_score_adj: if asks(|p| p.oom_score_adj().is_some()) { probe_oom_score() } else { 0 },
+        oom_floor: process.and_then(|process| process.oom_score_adj()).map_or(0, probe_oom_floor),
         hard_limits: process.map(probe_hard_limits).transpose()?.unwrap_or_default(),
     })
 }
@@ -106,9 +105,18 @@ fn probe_selinux() -> bool {
     hull_sys::fs::stat_host(c"/sys/fs/selinux/enforce").is_ok()
 }
 
-fn probe_oom_score() -> i32 {
-    let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+/// Without CAP_SYS_RESOURCE a score may be lowered to one that somebody with it has set before, which only an
+/// attempt tells: on ourselves, and taken back.
+fn probe_oom_floor(wanted: i32) -> i32 {
+    const OWN: &str = "/proc/self/oom_score_adj";
+    let text = std::fs::read_to_string(OWN).unwrap_or_default();
+    let now = text.trim().parse().unwrap_or(0);
+    if wanted >= now || std::fs::write(OWN, wanted.to_string()).is_err() {
+        return now;
+    }
+    // Raising it is always allowed.
+    let _raised = std::fs::write(OWN, now.to_string()).is_ok();
+    wanted
 }
 
 fn probe_hard_limits(process: &Process) -> Result<Vec<(u32, u64)>> {

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::exec::{Strings, exec};
 use hull_sys::process::{self as sys, Never};
-use hull_sys::{Errno, cred, fs, limits, namespace, net, signal, socket, tty};
+use hull_sys::signal::{self, Interest};
+use hull_sys::{Errno, cred, fs, limits, namespace, net, socket, tty};
 use oci_spec::runtime::LinuxNamespaceType as Ns;
 
 use super::channel::{Channel, In, Message, Report, Stage};
@@ -69,6 +70,8 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     signal::ignore(libc::SIGPIPE);
     sys::set_umask(0);
     enter_cgroup(&init.tasks)?;
+    // A caller that is pinned pins no container.
+    limits::use_all_cpus().during(Stage::Scheduling, 0)?;
     if spaces.has(Ns::User) {
         become_root(init)?;
     }
@@ -296,6 +299,18 @@ pub(super) fn identify(
     Ok((Strings::new(process.args.clone()), Strings::new(env)))
 }
 
+/// Signals whose default is to end a process, and that come from outside.
+const ENDING: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGABRT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGTERM,
+];
+
 /// Says that all is ready and waits until somebody wants the program to run.
 fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(), Report> {
     // From the answer on the creator may end; before it we see its end on the channel.
@@ -303,8 +318,18 @@ fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(
     let Some(listener) = &init.start else {
         return init.channel.ask(Message::Ready, Message::Start).during(Stage::Wait, 0);
     };
+    // Of a namespace's init the kernel keeps away what it has no handler for, and `kill` is to end it here too.
+    let signals = signal::watch(&ENDING).during(Stage::Wait, 1)?;
     init.channel.ask(Message::Ready, Message::Saved).during(Stage::Wait, 0)?;
+    let watched = [listener.as_fd(), signals.as_fd()].map(|fd| Interest { fd, events: libc::POLLIN });
+    if let [0, _] = signal::poll(watched, -1).during(Stage::Wait, 1)? {
+        let number = signal::next(signals.as_fd()).during(Stage::Wait, 1)?.unwrap_or(libc::SIGKILL);
+        sys::exit(128 + number);
+    }
     let caller = socket::accept(listener.as_fd()).during(Stage::Wait, 1)?;
+    drop(signals);
+    signal::reset();
+    signal::ignore(libc::SIGPIPE);
     let channel = from_start.insert(Channel::from_socket(caller));
     channel.expect(Message::Start).during(Stage::Wait, 2)
 }

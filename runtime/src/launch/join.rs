@@ -51,6 +51,8 @@ pub struct Join<'a> {
     pub last_cap: u8,
     /// Descriptors from 3 on that are passed to the program.
     pub passed_fds: u32,
+    /// `personality(2)` of the container.
+    pub personality: Option<u64>,
     /// CPUs of the process before and after it enters the cgroup.
     pub affinity: [Option<Vec<u64>>; 2],
     /// Tells the caller which process it is, before its program runs.
@@ -295,6 +297,9 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]
     for (index, file) in tasks.iter().enumerate() {
         fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
     }
+    if let [None, None] = &request.affinity {
+        limits::use_all_cpus().during(Stage::Scheduling, 0)?;
+    }
     channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
     let mut kinds = request.namespaces & !NEW_PID;
     if staged {
@@ -315,6 +320,9 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]
         request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
     take_terminal(request.plan, pty.as_ref(), request.console.as_ref().map(AsFd::as_fd))?;
     let (args, env): (Strings, Strings) = identify(request.plan, None, root.as_fd(), request.last_cap)?;
+    if let Some(persona) = request.personality {
+        sys::set_personality(persona).during(Stage::Personality, 0)?;
+    }
     let program = process::look_up(&request.plan.candidates).during(Stage::LookUp, 0)?;
     if let [_, Some(mask)] = &request.affinity {
         limits::set_affinity(mask).during(Stage::Scheduling, 0)?;

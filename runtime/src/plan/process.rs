@@ -114,12 +114,13 @@ pub fn plan(
         rows: u16::try_from(size.height()).unwrap_or(u16::MAX),
         columns: u16::try_from(size.width()).unwrap_or(u16::MAX),
     });
+    let env = environment(process);
     let groups = user.additional_gids().clone().unwrap_or_default();
     Ok(ProcessPlan {
         candidates: candidates(process, &cwd)?,
         args,
-        env: strings(process.env())?,
-        find_home: !process.env().iter().flatten().any(|one| one.starts_with("HOME=")),
+        find_home: !env.iter().any(|one| one.starts_with("HOME=")),
+        env: env.into_iter().map(c_string).collect::<Result<_>>()?,
         cwd,
         uid: user.uid(),
         gid: user.gid(),
@@ -145,6 +146,18 @@ pub fn plan(
         io_priority: super::scheduler::plan_io_priority(process)?,
         terminal: (process.terminal() == Some(true)).then_some(TerminalPlan { size }),
     })
+}
+
+/// The variables, each once: of equal names the last counts. An empty HOME is none, and looked up.
+fn environment(process: &Process) -> Vec<&str> {
+    let mut seen = std::collections::HashSet::new();
+    let all = process.env().iter().flatten().map(String::as_str).rev();
+    let mut kept: Vec<&str> = all
+        .filter(|one| *one != "HOME=")
+        .filter(|one| one.split_once('=').is_none_or(|(name, _)| seen.insert(name)))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 /// The files that may be meant by `args[0]`: itself when it has a slash, else one for each absolute part of
@@ -258,7 +271,7 @@ fn plan_rlimits(process: &Process, facts: &Facts, warnings: &mut Vec<Warning>) -
 
 /// Lowering the score below our own needs `CAP_SYS_RESOURCE`: it is clamped to what is allowed.
 fn plan_oom_score(wanted: i32, facts: &Facts, warnings: &mut Vec<Warning>) -> i32 {
-    let floor = facts.oom_score_adj;
+    let floor = facts.oom_floor;
     if wanted >= floor || facts.effective >> caps::SYS_RESOURCE & 1 == 1 {
         return wanted;
     }

@@ -161,9 +161,9 @@ fn read_stream(mut file: &File, file_name: &str) -> Result<Option<Vec<u8>>> {
     loop {
         if !may_read {
             let watched = [Interest { fd: file.as_fd(), events: libc::POLLIN }];
-            match signal::poll(watched, SILENCE_MS).map_err(|errno| failed(words(errno)))? {
-                [0] => return Err(failed(format!("nothing came for {} s", SILENCE_MS / 1000))),
-                [_] => {}
+            let [came] = signal::poll(watched, SILENCE_MS).map_err(|errno| failed(words(errno)))?;
+            if came == 0 {
+                return Err(failed(format!("nothing came for {} s", SILENCE_MS / 1000)));
             }
         }
         may_read = false;

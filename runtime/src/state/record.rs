@@ -51,6 +51,12 @@ pub struct Record {
     pub cgroup: SavedCgroup,
     /// The namespaces it has of its own or joined, as `CLONE_NEW*` bits.
     pub namespaces: u64,
+    /// Others may be in its pid namespace: the end of init is not the end of all.
+    #[serde(default)]
+    pub shares_pids: bool,
+    /// `personality(2)`, for `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<u64>,
     /// `args[0]`, for errors of `start`.
     pub program: String,
     /// Hooks `start` runs.

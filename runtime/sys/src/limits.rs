@@ -71,3 +71,8 @@ pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // SAFETY: the kernel reads `bytes` bytes at the pointer, both of one live slice.
     check_unit(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, mask.as_ptr()) })
 }
+
+/// Lifts every restriction of this process to some CPUs but its cpuset's, which the kernel cuts the mask to.
+pub fn use_all_cpus() -> Result<()> {
+    set_affinity(&[u64::MAX; 128])
+}
