@@ -64,6 +64,11 @@ tests! {
     events_stats_prints_one_object.breaks_on(&[("crun", "runc-events(8)")]),
     exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "runc-exec(8): --cgroup")]),
     oom_kill_is_in_the_exit_code_of_a_detached_container,
+    hostile_cgroups_are_removed.limit_s(120).breaks_on(&[
+        ("runc", "paths are too long to be removed"),
+        ("crun", "paths are too long to be removed"),
+    ]),
+    a_path_that_is_too_long_is_refused_before_anything_is_made.breaks_on(&[("crun 1.8", "it leaves cgroups")]),
 }
 
 const MIB: u64 = 1 << 20;
@@ -697,5 +702,44 @@ fn exec_in_a_sub_cgroup(lab: &Lab) -> TestResult {
     assert!(output.text().contains("/sub"), "{output}");
     let output = lab.rt(&["exec", "--cgroup", "no-such", &b.id, "/bin/true"]);
     assert!(output.rc > 0, "{output}");
+    Ok(())
+}
+
+/// Directories that a container with a writable view makes: names and depths that no path can hold.
+fn hostile_cgroups_are_removed(lab: &Lab) -> TestResult {
+    let names = ["d".repeat(200), "d".to_owned()];
+    for (name, levels) in [(&names[0], 40), (&names[1], 2500)] {
+        let b = lab.bundle().waits();
+        lab.up(&b);
+        let dirs = lab.cgroups_left();
+        let mut own = dirs.iter().filter(|dir| dir.file_name().is_some_and(|last| last == b.id.as_str()));
+        let top = own.find(|dir| !dir.starts_with("/sys/fs/cgroup/cpuset")).ok_or("no cgroup of its own")?;
+        std::env::set_current_dir(top)?;
+        for _ in 0..levels {
+            if let Err(error) = std::fs::create_dir(name) {
+                // cgroup.max.depth, or a kernel's own limit.
+                lab.say(&format!("no deeper: {error}"));
+                break;
+            }
+            std::env::set_current_dir(name)?;
+        }
+        std::env::set_current_dir("/")?;
+        lab.rt(&["ps", &b.id]).ok();
+        lab.rt(&["delete", "--force", &b.id]).ok();
+        assert!(!top.exists(), "{} is left", top.display());
+    }
+    Ok(())
+}
+
+fn a_path_that_is_too_long_is_refused_before_anything_is_made(lab: &Lab) -> TestResult {
+    for path in [format!("/{}", "a/".repeat(2500)), format!("/{}", "a".repeat(300))] {
+        let b = lab.bundle().set("/linux/cgroupsPath", json!(path));
+        let output = lab.create(&b);
+        assert!(output.rc > 0, "{output}");
+        if lab.is("hull") {
+            assert!(output.err().contains("linux.cgroupsPath"), "{output}");
+        }
+        assert!(lab.ids_on_disk().is_empty());
+    }
     Ok(())
 }

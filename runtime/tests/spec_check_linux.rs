@@ -153,7 +153,7 @@ fn devices() {
     refused(
         &rule(json!({"allow": false, "access": "r", "minor": -2})),
         "linux.resources.devices[0].minor",
-        "no device number",
+        "-1 for all",
     );
 }
 
@@ -258,7 +258,12 @@ fn seccomp() {
         &format!("{first}.args[0].op"),
         "invalid seccomp operator \"EQ\"",
     );
-    warned(&rule(json!({"action": "SCMP_ACT_ERRNO"})), &format!("{first}.names"), "names no system call");
+    refused(&rule(json!({"action": "SCMP_ACT_ERRNO"})), &format!("{first}.names"), "required");
+    refused(
+        &rule(json!({"names": [], "action": "SCMP_ACT_ERRNO"})),
+        &format!("{first}.names"),
+        "names no system call",
+    );
 
     let at = "/linux/seccomp";
     refused(
@@ -284,7 +289,9 @@ fn seccomp() {
         "linux.seccomp.listenerMetadata",
         "without listenerPath",
     );
-    warned(&with(at, json!({})), "linux.seccomp", "no filter is loaded");
+    for empty in [json!({}), json!({"defaultAction": ""}), json!({"defaultAction": "", "syscalls": []})] {
+        refused(&with(at, empty), "linux.seccomp.defaultAction", "required");
+    }
     refused(
         &with(at, json!({"syscalls": [{"names": ["a"], "action": "SCMP_ACT_KILL"}]})),
         "linux.seccomp.defaultAction",
@@ -341,5 +348,45 @@ fn every_word_of_the_spec_is_known_to_oci_spec() {
     for kind in words::NAMESPACES {
         let bytes = serde_json::to_vec(&with("/linux/namespaces", json!([{"type": kind}]))).unwrap();
         assert!(spec::parse(bytes, "config.json").is_ok(), "{kind}");
+    }
+}
+
+#[test]
+fn values_that_no_kernel_means() {
+    let rules = |name: &str, number: i64| {
+        let mut rule = json!({"allow": true, "type": "c", "access": "r"});
+        rule[name] = json!(number);
+        with("/linux/resources", json!({"devices": [rule]}))
+    };
+    for (name, max) in [("major", 4095), ("minor", 1_048_575)] {
+        let field = format!("linux.resources.devices[0].{name}");
+        for number in [max + 1, 2_147_483_648, 4_294_967_295, -2] {
+            refused(&rules(name, number), &field, "-1 for all");
+        }
+        passes(&rules(name, max));
+        passes(&rules(name, -1));
+    }
+    let device = |device: Value| with("/linux/devices", json!([device]));
+    let node = json!({"path": "/dev/x", "type": "c"});
+    refused(&device(node), "linux.devices[0].major", "required");
+    refused(
+        &device(json!({"path": "/dev/x", "type": "b", "major": 5})),
+        "linux.devices[0].minor",
+        "required",
+    );
+    passes(&device(json!({"path": "/dev/x", "type": "c", "major": 5, "minor": 0})));
+    passes(&device(json!({"path": "/dev/x", "type": "p"})));
+    let resources = |resources: Value| with("/linux/resources", resources);
+    let limit = |limit: Value| resources(json!({"hugepageLimits": [limit]}));
+    refused(&limit(json!({"pageSize": "2MB"})), "linux.resources.hugepageLimits[0].limit", "required");
+    refused(&limit(json!({"pageSize": "2MB", "limit": -1})), "linux.resources.hugepageLimits[0].limit", "-1");
+    refused(&resources(json!({"pids": {"limit": -2}})), "linux.resources.pids.limit", "less than -1");
+    refused(&resources(json!({"cpu": {"quota": -2}})), "linux.resources.cpu.quota", "less than -1");
+    refused(&with("/process/ioPriority", json!({"priority": 3})), "process.ioPriority.class", "required");
+    for name in ["hostname", "domainname"] {
+        refused(&with(&format!("/{name}"), json!("a\nb")), name, "control character");
+    }
+    for path in [format!("/{}", "a/".repeat(2500)), "a".repeat(256)] {
+        refused(&with("/linux/cgroupsPath", json!(path)), "linux.cgroupsPath", "bytes");
     }
 }

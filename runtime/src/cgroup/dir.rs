@@ -2,12 +2,12 @@
 //! It may not know what any file means beyond the `key value` form of some.
 //! The other files of `cgroup` call it.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -89,11 +89,6 @@ impl Dir {
         }
     }
 
-    /// The pids in this directory alone.
-    pub(super) fn own_procs(&self) -> Sys<Vec<i32>> {
-        procs(&self.path, self.read("cgroup.procs"))
-    }
-
     pub(super) fn failed(&self, operation: &str, errno: Errno) -> Error {
         super::failed(operation, &self.path, errno)
     }
@@ -110,12 +105,11 @@ pub(super) fn left_ms(deadline: Instant) -> Option<i32> {
     (!left.is_zero()).then(|| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX))
 }
 
-/// The pids of a `cgroup.procs` text. A threaded cgroup answers EOPNOTSUPP there and lists its threads.
-pub(super) fn procs(path: &Path, text: Sys<String>) -> Sys<Vec<i32>> {
-    let text = match text {
-        Err(Errno::EOPNOTSUPP) => {
-            std::fs::read_to_string(path.join("cgroup.threads")).map_err(|error| errno(&error))?
-        }
+/// The pids in an open cgroup directory alone. A threaded one answers EOPNOTSUPP and lists its threads.
+pub(super) fn procs(dir: BorrowedFd<'_>) -> Sys<Vec<i32>> {
+    let read = |name: &CStr| read_all(&mut File::from(open::name_in(dir, name, How::READ)?));
+    let text = match read(c"cgroup.procs") {
+        Err(Errno::EOPNOTSUPP) => read(c"cgroup.threads")?,
         // Removed while we looked: nothing is in it.
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         text => text?,
@@ -146,28 +140,4 @@ pub(super) fn errno(error: &std::io::Error) -> Errno {
 
 fn c_string(text: &OsStr) -> Sys<CString> {
     CString::new(text.as_bytes()).map_err(|_nul| Errno::EINVAL)
-}
-
-/// The directories in `path`. kernfs counts them in the link count, which spares listing a directory that has
-/// nothing but files.
-pub(super) fn children(path: &Path) -> Sys<Vec<PathBuf>> {
-    use std::os::unix::fs::MetadataExt;
-    let list = || -> std::io::Result<Vec<PathBuf>> {
-        if std::fs::symlink_metadata(path)?.nlink() == 2 {
-            return Ok(Vec::new());
-        }
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                found.push(entry.path());
-            }
-        }
-        Ok(found)
-    };
-    match list().map_err(|error| errno(&error)) {
-        // Removed while we looked.
-        Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
-        found => found,
-    }
 }

@@ -3,7 +3,6 @@
 //! `cli` calls it for kill, delete and ps, and the shim.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hull_sys::signal::{self, Interest};
@@ -11,6 +10,7 @@ use hull_sys::{Errno, pidfd};
 
 use super::Cgroup;
 use super::dir::{self, Dir, left_ms};
+use super::walk;
 use crate::error::{Error, Result};
 use crate::plan::cgroup::Version;
 
@@ -165,17 +165,12 @@ fn gone(errno: Errno) -> std::result::Result<(), Errno> {
 impl Dir {
     /// The pids here and in every directory below.
     pub(super) fn all_procs(&self) -> std::result::Result<Vec<i32>, Errno> {
-        let mut pids = self.own_procs()?;
-        below(&self.path, &mut pids)?;
-        Ok(pids)
+        let mut pids = Vec::new();
+        let listed = walk::each(self.fd.as_fd(), |dir| {
+            pids.extend(dir::procs(dir)?);
+            Ok(())
+        });
+        // A top that is removed while we look has nobody in it.
+        listed.or_else(gone).map(|()| pids)
     }
-}
-
-fn below(path: &Path, pids: &mut Vec<i32>) -> std::result::Result<(), Errno> {
-    for child in dir::children(path)? {
-        let text = std::fs::read_to_string(child.join("cgroup.procs")).map_err(|error| dir::errno(&error));
-        pids.extend(dir::procs(&child, text)?);
-        below(&child, pids)?;
-    }
-    Ok(())
 }

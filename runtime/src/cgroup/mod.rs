@@ -19,6 +19,7 @@ mod freeze;
 mod kill;
 mod remove;
 mod sub;
+mod walk;
 
 use dir::Dir;
 pub use freeze::is_frozen;
@@ -74,7 +75,8 @@ impl Cgroup {
             let path = planned.mount.join(&planned.path);
             match Dir::open(index, planned, path) {
                 Ok(dir) => dirs.push(dir),
-                Err(hull_sys::Errno::ENOENT | hull_sys::Errno::ENODEV) => {}
+                // One whose name is too long was never made.
+                Err(hull_sys::Errno::ENOENT | hull_sys::Errno::ENODEV | hull_sys::Errno::ENAMETOOLONG) => {}
                 Err(errno) => {
                     let path = planned.mount.join(&planned.path);
                     return Err(failed("open", &path, errno));

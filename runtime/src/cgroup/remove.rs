@@ -2,6 +2,8 @@
 //! It may not kill: who is still in there is waited for, and then named.
 //! `cli` calls it for delete, after the kill, and the shim.
 
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +11,8 @@ use std::time::{Duration, Instant};
 use hull_sys::Errno;
 
 use super::Cgroup;
-use super::dir::{self, Dir, errno, reason};
+use super::dir::{Dir, errno, reason};
+use super::walk::Walk;
 use crate::error::{Error, Result};
 use crate::plan::cgroup::Version;
 
@@ -49,22 +52,53 @@ fn remove(dir: &Dir, deadline: Instant) -> std::result::Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    remove_tree(&dir.path, deadline)
+    match remove_below(dir, deadline) {
+        Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => retry(deadline, || rmdir(&dir.path)),
+        Err(errno) => Err(errno),
+    }
 }
 
-/// Children first. `EBUSY` of an empty directory passes: the kernel is still taking processes off it.
-fn remove_tree(path: &Path, deadline: Instant) -> std::result::Result<(), Errno> {
+/// Every directory below, children first, whatever the container made there.
+fn remove_below(dir: &Dir, deadline: Instant) -> std::result::Result<(), Errno> {
+    let mut walk = Walk::new(dir.fd.as_fd())?;
+    loop {
+        // What has no children of its own goes at once.
+        let mut busy = None;
+        for name in walk.children()? {
+            match remove_one(walk.here(), &name) {
+                Err(Errno::EBUSY) => busy = Some(name),
+                done => done?,
+            }
+        }
+        if let Some(name) = busy {
+            walk.enter(&name)?;
+            continue;
+        }
+        let Some(name) = walk.leave()? else { return Ok(()) };
+        retry(deadline, || remove_one(walk.here(), &name))?;
+    }
+}
+
+/// `EBUSY` of an empty directory passes: the kernel is still taking processes off it.
+fn retry(
+    deadline: Instant,
+    mut remove: impl FnMut() -> std::result::Result<(), Errno>,
+) -> std::result::Result<(), Errno> {
     let mut pause = FIRST_PAUSE;
     loop {
-        for child in dir::children(path)? {
-            remove_tree(&child, deadline)?;
-        }
-        match rmdir(path) {
+        match remove() {
             Err(Errno::EBUSY) if Instant::now() < deadline => {}
             done => return done,
         }
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn remove_one(dir: BorrowedFd<'_>, name: &CStr) -> std::result::Result<(), Errno> {
+    match hull_sys::fs::remove_dir(dir, name) {
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+        done => done,
     }
 }
 

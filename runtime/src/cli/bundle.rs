@@ -106,13 +106,18 @@ fn load(bundle: &str, config: Option<&str>) -> Result<Loaded> {
     spec::load(file.into(), &name)
 }
 
+/// The config that a container was made from, as it is now.
+pub(super) fn config_of(record: &Record) -> Result<Loaded> {
+    load(&record.bundle, Some(&record.config))
+}
+
 /// Says where the field of an error stands in the config the container was made from. One that has changed
 /// since, or is gone, says nothing.
 pub(super) fn point_into(record: &Record, error: Error) -> Error {
     let unchanged = || {
         let now = std::fs::metadata(&record.config).ok().filter(std::fs::Metadata::is_file)?;
         let is_same = (now.ctime(), now.ctime_nsec()) <= (record.created.0, record.created.1.into());
-        is_same.then(|| load(&record.bundle, Some(&record.config)).ok()).flatten()
+        is_same.then(|| config_of(record).ok()).flatten()
     };
     match error.field.as_ref().and_then(|_field| unchanged()) {
         Some(Loaded { source, .. }) => source.point(error),

@@ -9,10 +9,11 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result, io_words};
+use crate::error::{Error, Field, Result, io_words};
 use crate::host;
 use crate::plan::cgroup::plan_update;
 use crate::spec::{self, ContainerId, state::Status};
+use crate::state::Record;
 
 pub(super) const VERB: Verb = Verb {
     name: "update",
@@ -75,6 +76,7 @@ fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Resu
     if matches!(state.dir().status(&record), Status::Stopped | Status::Creating) {
         return Err(Error::new("container-not-running", "container not running"));
     }
+    same_devices(&record, resources)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
     let facts = host::cgroup::probe()?;
     let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, cgroup.in_force())?;
@@ -82,6 +84,20 @@ fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Resu
     cgroup.apply_all(&plan)?;
     global.log.warnings(&plan.warnings);
     Ok(0)
+}
+
+/// Device rules stay as they were made, with what GPU tools have added since; callers that hand over all resources
+/// (containerd's CRI) name the same ones.
+fn same_devices(record: &Record, resources: &LinuxResources) -> Result<()> {
+    let Some(asked) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) else { return Ok(()) };
+    let made = super::bundle::config_of(record).ok();
+    let made = made.as_ref().and_then(|config| config.spec.linux().as_ref()?.resources().as_ref());
+    if made.and_then(|made| made.devices().as_ref()) == Some(asked) {
+        return Ok(());
+    }
+    Err(Error::new("update-devices", "device rules of a container cannot be changed")
+        .hint("leave them out, or create the container again")
+        .field(Field::named("linux.resources.devices")))
 }
 
 /// The limits that the flags name.

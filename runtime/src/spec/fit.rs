@@ -13,9 +13,6 @@ use crate::error::{Error, Field, Result, Warning};
 pub(super) fn fit(value: &mut Value, shape: &Shape, root: &str) -> Result<Warnings> {
     let mut fit = Fit { warnings: Warnings::default() };
     let root = (!root.is_empty()).then(|| Field::owned(root.to_owned()));
-    if root.is_none() {
-        fit.drop_empty_seccomp(value);
-    }
     fit.value(value, shape, root.as_ref())?;
     Ok(fit.warnings)
 }
@@ -201,25 +198,6 @@ impl Fit {
             known
         });
         Ok(())
-    }
-
-    /// `"seccomp": {}` means no seccomp to runc; oci-spec asks for a default action.
-    fn drop_empty_seccomp(&mut self, value: &mut Value) {
-        let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut) else { return };
-        let Some(seccomp) = linux.get("seccomp").and_then(Value::as_object) else { return };
-        let unset = |key: &str| match seccomp.get(key) {
-            None | Some(Value::Null) => true,
-            Some(Value::String(text)) => text.is_empty(),
-            Some(Value::Array(list)) => list.is_empty(),
-            Some(_) => false,
-        };
-        if unset("defaultAction") && unset("syscalls") {
-            linux.remove("seccomp");
-            self.warnings.add(|| {
-                Warning::new("seccomp-empty", "has neither a default action nor a rule: no filter is loaded")
-                    .field(Field::named("linux.seccomp"))
-            });
-        }
     }
 }
 

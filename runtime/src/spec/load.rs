@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use hull_sys::signal::{self, Interest};
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxDeviceType, LinuxResources, Process, Spec};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
@@ -60,19 +60,53 @@ pub fn load(file: File, file_name: &str) -> Result<Loaded<Spec>> {
 
 /// Reads the process.json of `exec --process`; fields are named `process.args` as in a config.json.
 pub fn load_process(file: File, file_name: &str) -> Result<Loaded<Process>> {
-    parse_document(read(file, file_name)?, file_name, &PROCESS)
+    let loaded = parse_document(read(file, file_name)?, file_name, &PROCESS)?;
+    require_of_process(&loaded.spec, &loaded.source)?;
+    Ok(loaded)
 }
 
 /// Reads the resources of `update --resources`; fields are named `linux.resources.memory` as in a config.json.
 pub fn load_resources(file: File, file_name: &str) -> Result<Loaded<LinuxResources>> {
-    parse_document(read(file, file_name)?, file_name, &RESOURCES)
+    let loaded = parse_document(read(file, file_name)?, file_name, &RESOURCES)?;
+    require_of_resources(&loaded.spec, &loaded.source)?;
+    Ok(loaded)
 }
 
 /// Parses the text of a config.json that was read elsewhere.
 pub fn parse(bytes: Vec<u8>, file_name: &str) -> Result<Loaded<Spec>> {
     let mut loaded = parse_document::<Spec>(bytes, file_name, &CONFIG)?;
     root_destinations(&mut loaded);
+    let linux = loaded.spec.linux().as_ref();
+    for (index, device) in linux.iter().flat_map(|linux| linux.devices().iter().flatten()).enumerate() {
+        let at = Field::item("linux.devices", index);
+        for (name, number) in [("major", device.major()), ("minor", device.minor())] {
+            if number == 0 && device.typ() != LinuxDeviceType::P {
+                loaded.source.require(&at, name)?;
+            }
+        }
+    }
+    if let Some(process) = loaded.spec.process() {
+        require_of_process(process, &loaded.source)?;
+    }
+    if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
+        require_of_resources(resources, &loaded.source)?;
+    }
     Ok(loaded)
+}
+
+/// What oci-spec has a value for when the file has none, and the spec does not.
+fn require_of_process(process: &Process, source: &Source) -> Result<()> {
+    match process.io_priority() {
+        Some(_) => source.require(&Field::named("process.ioPriority"), "class"),
+        None => Ok(()),
+    }
+}
+
+fn require_of_resources(resources: &LinuxResources, source: &Source) -> Result<()> {
+    let limits = resources.hugepage_limits().iter().flatten().enumerate();
+    limits.filter(|(_, limit)| limit.limit() == 0).try_for_each(|(index, _)| {
+        source.require(&Field::item("linux.resources.hugepageLimits", index), "limit")
+    })
 }
 
 /// The line and column of `field` in the text of a config.json, or of its nearest parent that exists; the file's name
@@ -86,6 +120,17 @@ impl Source {
     pub fn locate(&self, field: &Field) -> Option<Location> {
         let at = span::locate(&self.bytes, self.document.root, field)?;
         Some(Location { file: self.file.clone(), ..at })
+    }
+
+    /// Refuses an object of the file that has no key `name`.
+    fn require(&self, object: &Field, name: &str) -> Result<()> {
+        let field = object.member(name);
+        // Of a key that is not there the place is its object's.
+        if self.locate(&field) != self.locate(object) {
+            return Ok(());
+        }
+        let error = Error::new("config-field-missing", "is required by the spec and missing").field(field);
+        Err(self.point(error))
     }
 
     /// Adds the place of its field to an error that has none.

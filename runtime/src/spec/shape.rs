@@ -287,7 +287,7 @@ const SECCOMP: Shape = obj! {
 };
 
 const SYSCALL: Shape = obj! {
-    "names": TEXTS, [or "[]"];
+    "names": TEXTS, [required];
     "action": Word(&ACTION), [required];
     "errnoRet": U32;
     "args": List(&ARGUMENT);

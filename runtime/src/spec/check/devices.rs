@@ -79,11 +79,13 @@ pub(super) fn rule(rule: &LinuxDeviceCgroup, at: At<'_>) -> Result<()> {
         return Err(refuse("device-type", at.member("type"), message).hint("known are a, c, b"));
     }
     for (name, number) in [("major", rule.major()), ("minor", rule.minor())] {
-        if let Some(number) = number.filter(|number| !(-1..=i64::from(u32::MAX)).contains(number)) {
+        let max = if name == "major" { MAX_MAJOR } else { MAX_MINOR };
+        // v1 takes what does not fit for "all".
+        if let Some(number) = number.filter(|number| !(-1..=max).contains(number)) {
             return Err(refuse(
                 "device-number",
                 at.member(name),
-                format!("{name} {number} is no device number"),
+                format!("{name} must be 0 to {max}, or -1 for all, is {number}"),
             ));
         }
     }

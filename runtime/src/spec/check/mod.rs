@@ -66,7 +66,7 @@ fn linux(spec: &Spec, linux: &Linux, owned: Namespaces, warnings: &mut Vec<Warni
         resources::check(resources)?;
     }
     if let Some(seccomp) = linux.seccomp() {
-        seccomp::check(seccomp, spec.annotations().as_ref(), warnings)?;
+        seccomp::check(seccomp, spec.annotations().as_ref())?;
     }
     if let Some(personality) = linux.personality()
         && personality.flags().as_ref().is_some_and(|flags| !flags.is_empty())
@@ -136,9 +136,17 @@ fn names(spec: &Spec, owned: Namespaces) -> Result<()> {
             let message = format!("{name} has {} bytes, the kernel takes {MAX_HOSTNAME}", value.len());
             return Err(refuse("hostname-too-long", field, message));
         }
+        if value.chars().any(char::is_control) {
+            let message = format!("{name} {value:?} has a control character");
+            return Err(refuse("hostname-control", field, message));
+        }
     }
     Ok(())
 }
+
+/// `NAME_MAX`, and what leaves room for the hierarchy and a file below `PATH_MAX`.
+const MAX_NAME: usize = 255;
+const MAX_CGROUPS_PATH: usize = 3584;
 
 /// The values runc takes for `linux.rootfsPropagation`.
 const PROPAGATIONS: [&str; 8] =
@@ -168,6 +176,16 @@ fn paths(linux: &Linux) -> Result<()> {
     {
         let message = format!("cgroupsPath {} leaves its parent by `..`", path.display());
         return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
+    }
+    if let Some(path) = linux.cgroups_path() {
+        let bytes = path.as_os_str().len();
+        let longest = path.components().map(|part| part.as_os_str().len()).max().unwrap_or(0);
+        if bytes > MAX_CGROUPS_PATH || longest > MAX_NAME {
+            let message = format!(
+                "cgroupsPath has {bytes} bytes, the longest name in it {longest}: at most {MAX_CGROUPS_PATH} and {MAX_NAME}"
+            );
+            return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
+        }
     }
     if let Some(rdt) = linux.intel_rdt()
         && let Some(id) = rdt.clos_id()

@@ -25,6 +25,22 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
                 format!("page size {size:?} is not like 64KB, 2MB or 1GB"),
             ));
         }
+        if limit.limit() < 0 {
+            let limits = at.member("hugepageLimits");
+            let message = format!("{} is no number of bytes", limit.limit());
+            return Err(refuse("hugepage-limit", limits.index(index).member("limit"), message)
+                .hint("leave the limit of a page size out to have none"));
+        }
+    }
+    let least = [
+        ("pids.limit", resources.pids().as_ref().map(|pids| pids.limit())),
+        ("cpu.quota", resources.cpu().as_ref().and_then(|cpu| cpu.quota())),
+    ];
+    for (name, value) in least {
+        if let Some(value) = value.filter(|value| *value < -1) {
+            let message = format!("{value} is less than -1, which means no limit");
+            return Err(refuse("limit-negative", at.member(name), message));
+        }
     }
     let mut files: Vec<_> = resources.unified().iter().flat_map(|map| map.keys()).collect();
     files.sort();

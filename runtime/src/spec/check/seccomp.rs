@@ -7,8 +7,7 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 
 use super::at::At;
 use super::refuse;
-use crate::error::{Result, Warning};
-use crate::spec::MAX_WARNINGS;
+use crate::error::Result;
 
 /// crun's annotation that names a listener in place of `listenerPath`.
 const RECEIVER: &str = "run.oci.seccomp.receiver";
@@ -16,11 +15,7 @@ const RECEIVER: &str = "run.oci.seccomp.receiver";
 /// A system call has six arguments.
 const MAX_INDEX: usize = 5;
 
-pub(super) fn check(
-    seccomp: &LinuxSeccomp,
-    annotations: Option<&HashMap<String, String>>,
-    warnings: &mut Vec<Warning>,
-) -> Result<()> {
+pub(super) fn check(seccomp: &LinuxSeccomp, annotations: Option<&HashMap<String, String>>) -> Result<()> {
     let at = At::Named("linux.seccomp");
     let rules = at.member("syscalls");
     if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
@@ -36,17 +31,17 @@ pub(super) fn check(
         return Err(refuse("seccomp-listener", at.member("listenerMetadata"), message));
     }
     for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
-        check_rule(rule, rules.index(index), warnings)?;
+        check_rule(rule, rules.index(index))?;
     }
     Ok(())
 }
 
-fn check_rule(rule: &LinuxSyscall, at: At<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
-    if rule.names().is_empty() && warnings.len() < MAX_WARNINGS {
-        warnings.push(refuse(
+fn check_rule(rule: &LinuxSyscall, at: At<'_>) -> Result<()> {
+    if rule.names().is_empty() {
+        return Err(refuse(
             "seccomp-names",
             at.member("names"),
-            "names no system call: the rule does nothing",
+            "names no system call: what was the rule for?",
         ));
     }
     for (index, name) in rule.names().iter().enumerate() {
