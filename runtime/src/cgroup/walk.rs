@@ -58,13 +58,13 @@ impl<'a> Walk<'a> {
         self.here = match open::on_host(Some(self.here.as_fd()), c"..", How::LIST) {
             Ok(parent) => parent,
             // From a removed directory there is no way up: again from the top.
-            Err(Errno::ENOENT | Errno::ENODEV) => self.from_top()?,
+            Err(Errno::ENOENT | Errno::ENODEV) => self.reopen()?,
             Err(errno) => return Err(errno),
         };
         Ok(Some(name))
     }
 
-    fn from_top(&self) -> Sys<OwnedFd> {
+    fn reopen(&self) -> Sys<OwnedFd> {
         let top = open::name_in(self.top, c".", How::LIST)?;
         self.way.iter().try_fold(top, |dir, name| open::name_in(dir.as_fd(), name, How::LIST))
     }
