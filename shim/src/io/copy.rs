@@ -2,10 +2,10 @@
 //! the pages (splice(2)); what it cannot splice goes through a few kilobytes of stack. Owns both ends while
 //! it runs, and knows nothing of names and containers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use hull_sys::{Errno, signal};
@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::unistd::{read, write};
 use tokio::io::Interest;
 
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use super::wait::Waited;
 
 /// How much one call moves: what a pipe holds.
@@ -52,6 +52,33 @@ pub(super) struct Copy {
     rest: Vec<u8>,
     /// Bytes that the sink has taken, in all.
     moved: Rc<Cell<u64>>,
+    /// Who of the outputs of a process moved something last.
+    order: Option<Rc<Order>>,
+}
+
+/// The order in which the outputs of one process became ready, kept up to the reader: two FIFOs that are filled
+/// at once are read in whichever order it likes.
+#[derive(Debug, Default)]
+pub(super) struct Order(RefCell<Weak<OwnedFd>>);
+
+impl Order {
+    /// How long an output waits for what another one has moved to be read.
+    const LOOKS: u32 = 2;
+
+    fn note(&self, sink: &Rc<OwnedFd>) {
+        self.0.replace(Rc::downgrade(sink));
+    }
+
+    /// Gives the reader of another output the time to take what came first.
+    async fn keep(&self, sink: &Rc<OwnedFd>) {
+        for _ in 0..Self::LOOKS {
+            let last = self.0.borrow().upgrade().filter(|last| !Rc::ptr_eq(last, sink));
+            if last.is_none_or(|last| progress::left(&last) == 0) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 impl Copy {
@@ -64,7 +91,13 @@ impl Copy {
             most,
             rest: Vec::new(),
             moved: Rc::default(),
+            order: None,
         }
+    }
+
+    /// Makes it one of several whose order is kept.
+    pub(super) fn ordered(self, order: &Rc<Order>) -> Self {
+        Self { order: Some(Rc::clone(order)), ..self }
     }
 
     /// How far it has come; nothing when everything is thrown away.
@@ -113,6 +146,9 @@ impl Copy {
                 Err(Errno::EAGAIN) => {
                     if !self.wait().await {
                         return;
+                    }
+                    if let (Some(order), Some(sink)) = (&self.order, &self.sink) {
+                        order.keep(sink.fd()).await;
                     }
                 }
                 // The end of a terminal is EIO.
@@ -176,6 +212,9 @@ impl Copy {
 
     fn count(&self, length: usize) {
         self.moved.set(self.moved.get() + length as u64);
+        if let (Some(order), Some(sink)) = (&self.order, &self.sink) {
+            order.note(sink.fd());
+        }
     }
 
     /// Waits for the end that holds the copy up. False when it will never go on.

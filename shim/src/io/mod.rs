@@ -168,9 +168,10 @@ impl Streams {
         let plan = self.plan.take();
         let console = console.map(open::unblock).transpose()?;
         let terminal = || console.as_ref().map(open::share).transpose();
+        let order = Rc::default();
         for Outgoing { pipe, sink, output } in plan.outputs {
             let copy = match pipe {
-                Some(pipe) => Some(Copy::output(pipe, sink)),
+                Some(pipe) => Some(Copy::output(pipe, sink).ordered(&order)),
                 None => terminal()?.map(|terminal| Copy::screen(terminal, sink)),
             };
             self.copy(copy, Some(output));
@@ -194,6 +195,7 @@ impl Streams {
                 drop(output);
                 if let Some(sink) = sink {
                     progress::emptied(&sink).await;
+                    progress::met(sink).await;
                 }
             }
         });

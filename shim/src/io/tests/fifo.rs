@@ -244,3 +244,69 @@ fn the_rest_waits_for_a_client_that_comes_late() {
         assert_eq!(text(&mut reader(&out), usize::MAX).await, "farewell");
     });
 }
+
+/// A blocking open of a FIFO waits for a writer; `true`, or nothing at all, is written long before.
+#[test]
+fn a_reader_that_comes_late_finds_the_end() {
+    run(async {
+        for (late_ms, said) in [(0, ""), (1, ""), (20, ""), (300, ""), (300, "said")] {
+            let dir = Dir::new("late");
+            let (out, err) = (dir.fifo("out"), dir.fifo("err"));
+            let (ends, streams) = open("", &out, &err).await;
+            streams.start(None).unwrap();
+            put(&mut writes(ends.stdout), said.as_bytes()).await;
+            drop(ends.stderr);
+            drained(&streams).await;
+            sleep(Duration::from_millis(late_ms)).await;
+            for (path, wanted) in [(out, said), (err, "")] {
+                let name = path.clone();
+                let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(name).unwrap());
+                let read = timeout(10 * A_WHILE, read).await;
+                // What waits for a writer still is let go, or the test would never end.
+                let _writer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+                assert_eq!(
+                    read.expect("the reader waits for a writer").unwrap(),
+                    wanted,
+                    "{late_ms} ms late"
+                );
+            }
+        }
+    });
+}
+
+/// `echo o; echo e >&2`: a client that takes what comes, as it comes, gets it in this order.
+#[test]
+fn streams_are_moved_in_the_order_they_became_ready() {
+    run(async {
+        for round in 0..20 {
+            let dir = Dir::new("order");
+            let (out, err) = (dir.fifo("out"), dir.fifo("err"));
+            let (ends, streams) = open("", &out, &err).await;
+            streams.start(None).unwrap();
+            let open_now =
+                |path: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+            let (from_out, from_err) = (open_now(&out).unwrap(), open_now(&err).unwrap());
+            let client = tokio::task::spawn_blocking(move || {
+                let mut order = String::new();
+                while order.len() < 2 {
+                    let fds = [&from_err, &from_out]
+                        .map(|from| hull_sys::signal::Interest { fd: from.as_fd(), events: libc::POLLIN });
+                    // As an event loop does that takes the last of a list first.
+                    let [err, out] = hull_sys::signal::poll(fds, -1).unwrap();
+                    for (ready, from) in [(err, &from_err), (out, &from_out)] {
+                        let mut room = [0; 8];
+                        let read = if ready & libc::POLLIN != 0 { read(from, &mut room) } else { Ok(0) };
+                        order.push_str(std::str::from_utf8(&room[..read.unwrap_or(0)]).unwrap());
+                    }
+                }
+                order
+            });
+            sleep(Duration::from_millis(5)).await;
+            let (first, second) =
+                if round % 2 == 0 { (&ends.stdout, &ends.stderr) } else { (&ends.stderr, &ends.stdout) };
+            write(first.as_ref().unwrap(), b"1").unwrap();
+            write(second.as_ref().unwrap(), b"2").unwrap();
+            assert_eq!(timeout(SOON, client).await.unwrap().unwrap(), "12", "round {round}");
+        }
+    });
+}
