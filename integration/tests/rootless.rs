@@ -1,7 +1,7 @@
 //! Callers that are not root: a user namespace that maps the caller, no cgroup rights.
 
 use hull_integration::console::Terminal;
-use hull_integration::{Bundle, Call, Lab, Output, Stop, TestResult, tests};
+use hull_integration::{Bundle, Call, Lab, Output, Stop, TestResult, View, tests};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{chown, lchown};
@@ -20,6 +20,11 @@ tests! {
     exec_by_a_user_shows_the_container_nothing_of_the_host,
     exec_by_a_user_before_start_says_why_not.only("hull"),
     a_user_with_limits_is_told_why_not.breaks_on(&[("crun", "runc's words: rootless needs no limits + no cgrouppath")]),
+    root_of_a_users_namespace_needs_no_flags,
+    root_of_a_users_namespace_needs_no_flags_on_v2.view(View::V2),
+    a_user_runs_with_a_view_of_cgroups,
+    a_user_runs_with_a_view_of_cgroups_on_v2.view(View::V2).breaks_on(&[("runc 1.1", "the view is empty")]),
+    a_user_sets_clocks.breaks_on(&[("runc 1.1", "time namespaces came with 1.2"), ("crun 1.8", "time offsets are wrong by the boot time in 1.8")]),
 }
 
 const USER: u32 = 1000;
@@ -207,5 +212,74 @@ fn a_user_with_limits_is_told_why_not(lab: &Lab) -> TestResult {
     ];
     assert!(texts.iter().any(|text| output.err().contains(text)), "{output}");
     assert!(lab.ids_on_disk().is_empty());
+    Ok(())
+}
+
+/// As Podman calls a runtime for an ordinary user: uid 0 in a user namespace that it has made, with a config as
+/// root's, and no word of where the state is to be.
+fn root_of_a_users_namespace_needs_no_flags(lab: &Lab) -> TestResult {
+    lab.needs_userns()?;
+    let b = lab.bundle().remove("/linux/cgroupsPath").remove("/linux/resources").edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        let pts = mounts.iter_mut().find(|m| m["type"] == "devpts").expect("devpts");
+        pts["options"].as_array_mut().expect("options").retain(|o| o != "gid=5");
+    });
+    let b = b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    let b = b.sh("id -u; ls /sys/fs/cgroup | wc -l");
+    b.write();
+    let runtime_dir = lab.new_dir("xdg");
+    for dir in [&lab.dir, &b.dir, &b.rootfs(), &runtime_dir] {
+        chown(dir, Some(USER), Some(USER))?;
+    }
+    for entry in fs::read_dir(b.rootfs())?.flatten() {
+        lchown(entry.path(), Some(USER), Some(USER))?;
+    }
+    let bundle = b.dir.to_string_lossy().into_owned();
+    let call = lab.bare(&["run", "--bundle", &bundle, &b.id]);
+    let call = call.through(&["unshare", "-U", "-r", "-m", "--propagation", "private"]);
+    let call = call.env("XDG_RUNTIME_DIR", &runtime_dir).env("USER", "somebody");
+    let output = by_user(lab, call)?.go().ok();
+    let seen: Vec<String> = output.text().lines().map(str::to_owned).collect();
+    assert_eq!(seen.first().map(String::as_str), Some("0"), "{output}");
+    assert_ne!(seen.get(1).map(String::as_str), Some("0"), "no view of cgroups: {output}");
+    let name = if lab.is("hull") { "hull" } else { &lab.runtime.kind };
+    assert!(runtime_dir.join(name).is_dir(), "the state was elsewhere");
+    Ok(())
+}
+
+fn root_of_a_users_namespace_needs_no_flags_on_v2(lab: &Lab) -> TestResult {
+    root_of_a_users_namespace_needs_no_flags(lab)
+}
+
+/// The template of `spec --rootless` has a mount of type cgroup.
+fn a_user_runs_with_a_view_of_cgroups(lab: &Lab) -> TestResult {
+    for own in [false, true] {
+        let b = bundle(lab)?.edit(|spec| {
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|m| m["destination"] != "/sys");
+        });
+        let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+        let b = b.mount("bind", "/sys", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]);
+        let b = b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &options).sh("ls /sys/fs/cgroup | wc -l");
+        let b = if own { b.namespace("cgroup", None) } else { b };
+        b.write();
+        let output = as_user(lab, &["run", "--bundle", &b.dir.to_string_lossy(), &b.id])?.ok();
+        assert_ne!(output.text(), "0", "own cgroup namespace {own}: {output}");
+    }
+    Ok(())
+}
+
+fn a_user_runs_with_a_view_of_cgroups_on_v2(lab: &Lab) -> TestResult {
+    a_user_runs_with_a_view_of_cgroups(lab)
+}
+
+fn a_user_sets_clocks(lab: &Lab) -> TestResult {
+    let b = bundle(lab)?.namespace("time", None);
+    let b = b.set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000}}));
+    let b = b.args(&["/bin/cat", "/proc/uptime"]);
+    b.write();
+    let output = as_user(lab, &["run", "--bundle", &b.dir.to_string_lossy(), &b.id])?.ok();
+    let uptime: f64 = output.text().split(' ').next().unwrap_or_default().parse()?;
+    assert!(uptime > 1_000_000.0, "{output}");
     Ok(())
 }

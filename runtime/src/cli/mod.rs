@@ -102,8 +102,8 @@ pub(crate) struct Global {
     pub(crate) root_is_explicit: bool,
     /// Who makes cgroups.
     pub(crate) driver: Driver,
-    /// `--rootless`.
-    pub(crate) rootless: bool,
+    /// `--rootless`; `None` is auto.
+    pub(crate) rootless: Option<bool>,
     /// `--strict`.
     pub(crate) strict: bool,
 }
@@ -133,7 +133,11 @@ impl Global {
             root_is_explicit: root.is_some(),
             root: StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?),
             driver,
-            rootless: matches!(parsed.value("rootless"), Some("true" | "1" | "yes")),
+            rootless: match parsed.value("rootless") {
+                Some("true" | "1" | "yes") => Some(true),
+                Some("false" | "0" | "no") => Some(false),
+                _ => None,
+            },
             strict: parsed.has("strict"),
         })
     }
@@ -154,10 +158,12 @@ fn absolute_root(root: PathBuf) -> Result<PathBuf> {
     })
 }
 
-/// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`.
+/// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`, also as root of a user namespace of
+/// their own (as Podman makes one), where `$USER` still tells.
 fn default_root() -> PathBuf {
-    let of_user =
-        std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| hull_sys::cred::euid() != 0 && !dir.is_empty());
+    let is_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
+    let is_users = || hull_sys::cred::euid() != 0 || crate::host::probe_user_namespace() && !is_root();
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && is_users());
     of_user.map_or_else(|| PathBuf::from("/run/hull"), |dir| PathBuf::from(dir).join("hull"))
 }
 

@@ -91,7 +91,8 @@ fn unreadable(what: &str, errno: hull_sys::Errno) -> Error {
     Error::new("host-probe", format!("look at {what}: {}", words(errno)))
 }
 
-fn probe_user_namespace() -> bool {
+/// Whether we are in a user namespace that does not map all ids to themselves.
+pub fn probe_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     // The initial user namespace maps the whole range of ids to itself.
     !map.is_empty() && map.split_ascii_whitespace().ne(["0", "0", "4294967295"])

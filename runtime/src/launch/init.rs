@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::exec::{Strings, exec};
+use hull_sys::open::{self, How};
 use hull_sys::process::{self as sys, Never};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, cred, fs, limits, namespace, net, socket, tty};
@@ -74,6 +75,9 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
     limits::use_all_cpus().during(Stage::Scheduling, 0)?;
     if spaces.has(Ns::User) {
         become_root(init)?;
+    }
+    if !spaces.time_offsets.is_empty() {
+        set_clocks(&spaces.time_offsets)?;
     }
     // Until it is ready: a creator that is killed takes us along, whatever we wait for. After the change of
     // ids, which takes it back.
@@ -205,6 +209,28 @@ fn become_root(init: &Init<'_>) -> Result<(), Report> {
     cred::set_uid(0).during(Stage::IdMap, 2)?;
     // Changing ids made us traceable again by our own user; entering the namespace too.
     sys::set_dumpable(false).during(Stage::IdMap, 3)
+}
+
+/// A time namespace of our own, made as root of the user namespace it is to belong to, with other clocks. The
+/// offsets are set while nobody is in it; a process alone may then go in itself.
+fn set_clocks(offsets: &str) -> Result<(), Report> {
+    namespace::unshare(namespace::CLONE_NEWTIME).during(Stage::TimeOffsets, 0)?;
+    let open = || open::on_host(None, c"/proc/self/timens_offsets", How::WRITE);
+    let file = match open() {
+        // Untraceable, our files are root's: for the moment of the opening they are ours again.
+        Err(Errno::EACCES) => {
+            sys::set_dumpable(true).during(Stage::TimeOffsets, 1)?;
+            let file = open();
+            sys::set_dumpable(false).during(Stage::TimeOffsets, 1)?;
+            file
+        }
+        file => file,
+    }
+    .during(Stage::TimeOffsets, 1)?;
+    fs::write_once(file.as_fd(), offsets.as_bytes()).during(Stage::TimeOffsets, 2)?;
+    let made = open::on_host(None, c"/proc/self/ns/time_for_children", How::READ);
+    let made = made.during(Stage::TimeOffsets, 3)?;
+    namespace::enter(made.as_fd(), namespace::CLONE_NEWTIME).during(Stage::TimeOffsets, 4)
 }
 
 /// A keyring of our own, unless this kernel or a filter around us has none to give.

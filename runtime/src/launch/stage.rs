@@ -1,10 +1,9 @@
-//! The intermediate process of a staged launch: it exists only when namespaces are joined or clock offsets
-//! are set, because both change the caller for good. It joins, makes the container's init as a child of our
+//! The intermediate process of a staged launch: it exists only when namespaces are joined, which changes the
+//! caller for good. It joins, makes the container's init as a child of our
 //! own parent, says its number and ends. Called by `parent` in the process that becomes the stage.
 
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
-use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Forked, Pid};
 use hull_sys::{Errno, cred, fs, namespace, socket};
 
@@ -29,12 +28,6 @@ pub fn run(
         fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
     }
     join(spaces, joined)?;
-    if !spaces.time_offsets.is_empty() {
-        namespace::unshare(namespace::CLONE_NEWTIME).during(Stage::TimeOffsets, 0)?;
-        let file =
-            open::on_host(None, c"/proc/self/timens_offsets", How::WRITE).during(Stage::TimeOffsets, 1)?;
-        fs::write_once(file.as_fd(), spaces.time_offsets.as_bytes()).during(Stage::TimeOffsets, 2)?;
-    }
     let init = Clone { namespaces: spaces.new, sibling: true, ..Clone::default() };
     match process::clone(init).during(Stage::Clone, 0)? {
         Forked::Child => Ok(()),

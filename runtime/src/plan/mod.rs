@@ -76,8 +76,8 @@ pub struct Request {
     pub no_pivot: bool,
     /// `--no-new-keyring`.
     pub no_new_keyring: bool,
-    /// `--rootless`: no power over cgroups is expected.
-    pub rootless: bool,
+    /// `--rootless`: no power over cgroups is expected; `None` tells by who we are.
+    pub rootless: Option<bool>,
     /// Which cgroup driver was asked for.
     pub driver: cgroup::Driver,
     /// The host directory that holds the notify socket, when the caller gave one.
@@ -114,7 +114,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
         &cgroup::CgroupRequest {
             id: &request.id,
             driver: request.driver,
-            rootless: facts.euid != 0 || request.rootless,
+            rootless: request.rootless.unwrap_or(facts.euid != 0 || facts.in_user_namespace),
             in_userns: facts.in_user_namespace,
             pids_zero_is_unset: !crate::spec::check::is_since(spec.version(), (1, 3)),
         },

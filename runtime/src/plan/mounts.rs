@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub bind_devices: bool,
     /// Something is bound on /dev, which is therefore left alone.
     pub dev_is_bound: bool,
+    /// Without power over cgroups the container may have none of its own.
+    is_rootless: bool,
     /// The container's root is to be shared: mounts that ask for it stay peers of the host's.
     pub root_is_shared: bool,
     /// Steps that would bite the set-up if they came at once: read-only tmpfs.
@@ -52,10 +54,25 @@ impl<'a> Context<'a> {
             cgroup,
             bind_devices: has(LinuxNamespaceType::User) || facts.in_user_namespace,
             dev_is_bound: false,
+            is_rootless: cgroup.denied.is_some(),
             root_is_shared: false,
             deferred: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// The bind mount by which a container sees its own directory in the hierarchy mounted at `mount`, and what
+    /// is bound where that could not be made, as for an ordinary user: the cgroup of the caller, in which the
+    /// container then is.
+    fn cgroup_binds(
+        &self,
+        mount: &Path,
+        callers: &Path,
+        at: &InRoot,
+        options: &Options,
+    ) -> Result<(FsOp, FsOp)> {
+        let callers = mount.join(callers).to_string_lossy().into_owned();
+        Ok((cgroup_bind(&self.own_cgroup(mount), at, options)?, cgroup_bind(&callers, at, options)?))
     }
 
     /// The container's own directory in the hierarchy mounted at `mount`: the mount itself where the
@@ -352,12 +369,15 @@ fn plan_cgroup_view(
     for hierarchy in &facts.v1 {
         let Some(name) = hierarchy.mount.file_name().map(|name| name.to_string_lossy()) else { continue };
         let place = InRoot::new(format!("{at}/{name}"))?;
-        let op = if context.own_cgroup_namespace {
-            v1_mount(hierarchy, &place, options)?
+        let (own, callers) = context.cgroup_binds(&hierarchy.mount, &hierarchy.own, &place, options)?;
+        let (op, fallback): (_, (&[i32], _)) = if context.own_cgroup_namespace {
+            // Not from within a user namespace that does not own the cgroup namespace.
+            (v1_mount(hierarchy, &place, options)?, (&[libc::EPERM, libc::EBUSY, libc::EINVAL], callers))
         } else {
-            cgroup_bind(&context.own_cgroup(&hierarchy.mount), &place, options)?
+            (own, (&[libc::ENOENT], callers))
         };
-        steps.push(Step { op, field: field.clone(), fallback: None });
+        let fallback = context.is_rootless.then(|| (fallback.0, Box::new(fallback.1)));
+        steps.push(Step { op, field: field.clone(), fallback });
         for controller in hierarchy.controllers.iter().filter(|one| **one != name) {
             let op = FsOp::Symlink {
                 target: c_string(&name)?,
@@ -421,11 +441,16 @@ fn cgroup_bind(source: &str, at: &InRoot, options: &Options) -> Result<FsOp> {
 /// The v2 hierarchy. Without a cgroup namespace of its own the container sees its own cgroup by a bind
 /// mount; with one that this process may not mount from, likewise.
 fn cgroup2_view(at: &InRoot, field: &Field, options: &Options, context: &Context<'_>) -> Result<Step> {
-    let mount = context.facts.cgroup.v2.as_ref().map_or(Path::new("/sys/fs/cgroup"), |v2| &v2.mount);
-    let bind = cgroup_bind(&context.own_cgroup(mount), at, options)?;
+    let v2 = context.facts.cgroup.v2.as_ref();
+    let mount = v2.map_or(Path::new("/sys/fs/cgroup"), |v2| &v2.mount);
+    let callers = v2.map_or(Path::new(""), |v2| &v2.own);
+    let (own, callers) = context.cgroup_binds(mount, callers, at, options)?;
     if !context.own_cgroup_namespace {
-        return Ok(Step { op: bind, field: field.clone(), fallback: None });
+        let missing: &'static [i32] = &[libc::ENOENT];
+        let fallback = context.is_rootless.then(|| (missing, Box::new(callers)));
+        return Ok(Step { op: own, field: field.clone(), fallback });
     }
+    let bind = if context.is_rootless { callers } else { own };
     let op = FsOp::Mount(NewMount {
         kind: c"cgroup2".into(),
         source: c"cgroup".into(),

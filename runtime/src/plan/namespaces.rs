@@ -61,7 +61,7 @@ pub struct NamespacePlan {
     pub join: Vec<Join>,
     /// The id maps of the new user namespace.
     pub ids: Option<IdMaps>,
-    /// Lines of `/proc/self/timens_offsets`; with them the time namespace is not made by the clone.
+    /// Lines of `/proc/self/timens_offsets`; with them the time namespace is made by the child.
     pub time_offsets: String,
 }
 
@@ -93,7 +93,7 @@ impl NamespacePlan {
 
     /// Whether the container's init cannot be made by one clone of ours.
     pub fn is_staged(&self) -> bool {
-        !self.join.is_empty() || !self.time_offsets.is_empty()
+        !self.join.is_empty()
     }
 }
 
