@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 tests! {
     each.engine(Engine::Cri).limit_s(120);
     a_pod_lives_from_run_to_removal,
+    the_shim_is_the_one_that_the_type_names,
     containers_of_a_pod_share_one_shim,
     many_containers_have_one_shim,
     a_pod_has_a_network_by_cni,
@@ -61,6 +62,19 @@ fn a_pod_lives_from_run_to_removal(lab: &Lab) -> TestResult {
     assert!(status.started_at > 0 && status.finished_at > status.started_at, "{status:?}");
     container.remove();
     assert_eq!(pod.list(), []);
+    pod.end();
+    Ok(())
+}
+
+/// As README configures it: by `runtime_type` alone. A `runtime_path` is not read before 1.6.21 and in 1.7.0.
+fn the_shim_is_the_one_that_the_type_names(lab: &Lab) -> TestResult {
+    let cri = lab.cri()?;
+    let pod = cri.pod(Shape::default());
+    for shim in pod.shims() {
+        let words = cri.ctr().proc(shim, "cmdline");
+        let program = words.split('\0').next().unwrap_or_default();
+        assert!(program.ends_with("/containerd-shim-hull-v1"), "{words:?}");
+    }
     pod.end();
     Ok(())
 }

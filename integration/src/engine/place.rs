@@ -369,10 +369,8 @@ conf_dir = {cni:?}
 [plugins."io.containerd.grpc.v1.cri".containerd]
 default_runtime_name = "hull"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hull]
-runtime_type = "io.containerd.runc.v2"
-runtime_path = {:?}
-"#,
-        at("bin/containerd-shim-hull-v1"),
+runtime_type = "io.containerd.hull.v1"
+"#
     ))
 }
 
