@@ -12,7 +12,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use hull::error::Error;
-use hull::spec::{self, Loaded, MAX_BYTES, MAX_DEPTH};
+use hull::spec::{self, Loaded, MAX_BYTES, MAX_DEPTH, MAX_VALUES};
 
 const GOOD: &str = r#"{
   "ociVersion": "1.2.0",
@@ -239,7 +239,7 @@ fn a_file_above_the_limit_is_refused_before_it_is_read() {
     std::fs::remove_file(&path).unwrap();
     let error = spec::load(large, "config.json").unwrap_err();
     assert_eq!(error.code, "config-too-large");
-    assert!(error.message.contains("config.json is larger than 16 MiB"));
+    assert!(error.message.contains("config.json is larger than 8 MiB"));
     assert!(spec::load(sparse, "config.json").is_err());
     let mut filled = GOOD.as_bytes().to_vec();
     filled.resize(MAX_BYTES, b' ');
@@ -313,4 +313,19 @@ fn millions_of_mistakes_are_told_in_a_few_lines_and_soon() {
 
 fn names(count: usize) -> String {
     (0..count).map(|n| format!("\"e{n}\": {{}}")).collect::<Vec<_>>().join(",")
+}
+
+/// What is built of a file is bounded, whether anybody reads it or not.
+#[test]
+fn more_values_than_anybody_writes_are_refused() {
+    let filled = |key: &str, value: &str, count: usize| {
+        format!("{{\"ociVersion\":\"1.0.2\",\"{key}\":[{}]}}", vec![value; count].join(","))
+    };
+    for (key, value) in [("x", "1"), ("x", "{}"), ("mounts", "{}")] {
+        let text = filled(key, value, MAX_VALUES + 1);
+        let error = spec::parse(text.into_bytes(), "config.json").unwrap_err();
+        assert_eq!(error.code, "config-values", "{error}");
+    }
+    let text = filled("x", "1", MAX_VALUES - 10);
+    assert!(spec::parse(text.into_bytes(), "config.json").is_ok());
 }

@@ -18,7 +18,11 @@ use super::{fit, span};
 use crate::error::{Error, Field, Location, Result, Warning, io_words, words};
 
 /// The largest file read; engines write 3 to 20 KiB.
-pub const MAX_BYTES: usize = 16 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
+
+/// The most values read, keys with theirs counted once: what is built of them stays below 64 MB. A privileged
+/// container of an engine has about 2,000.
+pub const MAX_VALUES: usize = 1 << 16;
 
 /// The deepest nesting read; the spec needs 8.
 pub const MAX_DEPTH: usize = 64;
@@ -61,14 +65,14 @@ pub fn load(file: File, file_name: &str) -> Result<Loaded<Spec>> {
 /// Reads the process.json of `exec --process`; fields are named `process.args` as in a config.json.
 pub fn load_process(file: File, file_name: &str) -> Result<Loaded<Process>> {
     let loaded = parse_document(read(file, file_name)?, file_name, &PROCESS)?;
-    require_of_process(&loaded.spec, &loaded.source)?;
+    require_of_process(Some(&loaded.spec), &loaded.source)?;
     Ok(loaded)
 }
 
 /// Reads the resources of `update --resources`; fields are named `linux.resources.memory` as in a config.json.
 pub fn load_resources(file: File, file_name: &str) -> Result<Loaded<LinuxResources>> {
     let loaded = parse_document(read(file, file_name)?, file_name, &RESOURCES)?;
-    require_of_resources(&loaded.spec, &loaded.source)?;
+    require_of_resources(Some(&loaded.spec), &loaded.source)?;
     Ok(loaded)
 }
 
@@ -77,36 +81,30 @@ pub fn parse(bytes: Vec<u8>, file_name: &str) -> Result<Loaded<Spec>> {
     let mut loaded = parse_document::<Spec>(bytes, file_name, &CONFIG)?;
     root_destinations(&mut loaded);
     let linux = loaded.spec.linux().as_ref();
-    for (index, device) in linux.iter().flat_map(|linux| linux.devices().iter().flatten()).enumerate() {
-        let at = Field::item("linux.devices", index);
-        for (name, number) in [("major", device.major()), ("minor", device.minor())] {
-            if number == 0 && device.typ() != LinuxDeviceType::P {
-                loaded.source.require(&at, name)?;
-            }
-        }
-    }
-    if let Some(process) = loaded.spec.process() {
-        require_of_process(process, &loaded.source)?;
-    }
-    if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
-        require_of_resources(resources, &loaded.source)?;
-    }
+    let devices = linux.iter().flat_map(|linux| linux.devices().iter().flatten()).enumerate();
+    let numbers =
+        devices.filter(|(_, device)| device.typ() != LinuxDeviceType::P).flat_map(|(index, device)| {
+            let zero = [("major", device.major()), ("minor", device.minor())];
+            zero.into_iter().filter(|(_, number)| *number == 0).map(move |(name, _)| (index, name))
+        });
+    loaded.source.require_in("linux.devices", numbers)?;
+    require_of_process(loaded.spec.process().as_ref(), &loaded.source)?;
+    require_of_resources(linux.and_then(|linux| linux.resources().as_ref()), &loaded.source)?;
     Ok(loaded)
 }
 
 /// What oci-spec has a value for when the file has none, and the spec does not.
-fn require_of_process(process: &Process, source: &Source) -> Result<()> {
-    match process.io_priority() {
+fn require_of_process(process: Option<&Process>, source: &Source) -> Result<()> {
+    match process.and_then(|process| process.io_priority().as_ref()) {
         Some(_) => source.require(&Field::named("process.ioPriority"), "class"),
         None => Ok(()),
     }
 }
 
-fn require_of_resources(resources: &LinuxResources, source: &Source) -> Result<()> {
-    let limits = resources.hugepage_limits().iter().flatten().enumerate();
-    limits.filter(|(_, limit)| limit.limit() == 0).try_for_each(|(index, _)| {
-        source.require(&Field::item("linux.resources.hugepageLimits", index), "limit")
-    })
+fn require_of_resources(resources: Option<&LinuxResources>, source: &Source) -> Result<()> {
+    let limits = resources.iter().flat_map(|all| all.hugepage_limits().iter().flatten()).enumerate();
+    let unset = limits.filter(|(_, limit)| limit.limit() == 0).map(|(index, _)| (index, "limit"));
+    source.require_in("linux.resources.hugepageLimits", unset)
 }
 
 /// The line and column of `field` in the text of a config.json, or of its nearest parent that exists; the file's name
@@ -122,15 +120,35 @@ impl Source {
         Some(Location { file: self.file.clone(), ..at })
     }
 
+    /// Refuses the first object of the list `list` that has no key of the name given with its index.
+    fn require_in(&self, list: &str, wanted: impl Iterator<Item = (usize, &'static str)>) -> Result<()> {
+        let mut wanted = wanted.peekable();
+        if wanted.peek().is_none() {
+            return Ok(());
+        }
+        // Parsed once more, as what it is: there may be many.
+        let value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let below = list.strip_prefix(self.document.root).unwrap_or(list).trim_start_matches('.');
+        let items = value.pointer(&format!("/{}", below.replace('.', "/")));
+        let has = |(index, name): &(usize, &str)| {
+            items.and_then(|items| items.get(index)).is_some_and(|item| item.get(name).is_some())
+        };
+        match wanted.find(|one| !has(one)) {
+            Some((index, name)) => Err(self.missing(Field::item(list, index).member(name))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses an object of the file that has no key `name`.
     fn require(&self, object: &Field, name: &str) -> Result<()> {
         let field = object.member(name);
         // Of a key that is not there the place is its object's.
-        if self.locate(&field) != self.locate(object) {
-            return Ok(());
-        }
-        let error = Error::new("config-field-missing", "is required by the spec and missing").field(field);
-        Err(self.point(error))
+        if self.locate(&field) == self.locate(object) { Err(self.missing(field)) } else { Ok(()) }
+    }
+
+    fn missing(&self, field: Field) -> Error {
+        let error = Error::new("config-field-missing", "is required by the spec and missing");
+        self.point(error.field(field))
     }
 
     /// Adds the place of its field to an error that has none.
@@ -270,15 +288,17 @@ fn refused(source: &Source, refusal: Refusal) -> Error {
     }
     let (code, message, byte) = match refusal {
         Refusal::Depth(at) => ("config-depth", format!("is nested deeper than {MAX_DEPTH} levels"), at),
+        Refusal::Many(at) => ("config-values", format!("has more than {MAX_VALUES} values"), at),
         Refusal::Nul(at) => ("config-nul", "contains a NUL byte (\\u0000)".to_owned(), at),
         Refusal::Duplicate(at) => ("config-duplicate", "is given twice".to_owned(), at),
     };
     let error = Error::new(code, message).at(source.at(byte));
     let field = match refusal {
         // 64 levels make a long name: the outermost says enough.
-        Refusal::Depth(_) => span::field_at(&source.bytes, source.document.root, byte).and_then(|field| {
-            field.as_str().split(['.', '[']).next().map(|top| Field::owned(top.to_owned()))
-        }),
+        Refusal::Depth(_) | Refusal::Many(_) => span::field_at(&source.bytes, source.document.root, byte)
+            .and_then(|field| {
+                field.as_str().split(['.', '[']).next().map(|top| Field::owned(top.to_owned()))
+            }),
         Refusal::Nul(_) | Refusal::Duplicate(_) => span::field_at(&source.bytes, source.document.root, byte),
     };
     match field {

@@ -26,7 +26,9 @@ pub mod words;
 
 pub use check::{check, check_process, check_resources};
 pub use id::ContainerId;
-pub use load::{Loaded, MAX_BYTES, MAX_DEPTH, Source, load, load_process, load_resources, locate, parse};
+pub use load::{
+    Loaded, MAX_BYTES, MAX_DEPTH, MAX_VALUES, Source, load, load_process, load_resources, locate, parse,
+};
 pub use shape::field_paths;
 pub use time::Timestamp;
 pub use warnings::MAX_WARNINGS;

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::load::MAX_DEPTH;
+use super::load::{MAX_DEPTH, MAX_VALUES};
 
 /// Up to this many keys of one object are compared pairwise; more are sorted when the object ends.
 const FEW_KEYS: usize = 16;
@@ -14,6 +14,8 @@ const FEW_KEYS: usize = 16;
 pub(super) enum Refusal {
     /// A bracket that opens level `MAX_DEPTH + 1`.
     Depth(usize),
+    /// Value `MAX_VALUES + 1`.
+    Many(usize),
     /// The escape `\u0000`.
     Nul(usize),
     /// A key that its object already has; the offset is inside the key.
@@ -72,8 +74,13 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Found, Refusal> {
         after_colon: false,
         found: Found::default(),
     };
-    let mut at = 0;
+    let (mut at, mut values) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
+        // Each value begins its object or list, or follows a comma.
+        values += usize::from(matches!(byte, b',' | b'{' | b'['));
+        if values > MAX_VALUES {
+            return Err(Refusal::Many(at));
+        }
         match byte {
             b'"' => at = scan.string(at + 1)?,
             b':' => scan.key()?,
