@@ -209,17 +209,17 @@ fn what_go_writes_for_nothing_is_nothing() {
 }
 
 #[test]
-fn a_hundred_thousand_environment_entries_are_no_trouble() {
-    let env: Vec<String> = (0..100_000).map(|n| format!("\"V{n}=x\"")).collect();
+fn sixty_thousand_environment_entries_are_no_trouble() {
+    let env: Vec<String> = (0..60_000).map(|n| format!("\"V{n}=x\"")).collect();
     let started = Instant::now();
     let loaded = parse(with("\"args\"", &format!("\"env\": [{}], \"args\"", env.join(",")))).unwrap();
     spec::check(&loaded.spec).unwrap();
-    println!("100 000 entries: {:?}", started.elapsed());
-    assert_eq!(loaded.spec.process().as_ref().unwrap().env().as_ref().unwrap().len(), 100_000);
-    let many: Vec<String> = (0..100_000).map(|n| format!("\"k{n}\": \"x\"")).collect();
+    println!("60 000 entries: {:?}", started.elapsed());
+    assert_eq!(loaded.spec.process().as_ref().unwrap().env().as_ref().unwrap().len(), 60_000);
+    let many: Vec<String> = (0..60_000).map(|n| format!("\"k{n}\": \"x\"")).collect();
     let started = Instant::now();
     parse(with("\"root\"", &format!("\"annotations\": {{{}}}, \"root\"", many.join(",")))).unwrap();
-    println!("100 000 annotations: {:?}", started.elapsed());
+    println!("60 000 annotations: {:?}", started.elapsed());
 }
 
 fn file(bytes: &[u8]) -> File {

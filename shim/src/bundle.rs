@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::spawn::Exit;
@@ -21,20 +21,28 @@ const EXIT: &str = "init.exit";
 /// One that could be another's file.
 pub fn check_id(id: &str) -> Result<()> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
-    if id.is_empty() || id.starts_with('.') || !id.bytes().all(fits) || id.len() > 128 {
-        return Err(Error::invalid(format!("id {id:?} is not a name of letters, digits and _ . + -")));
+    if id.is_empty() || id.starts_with(['.', '-']) || !id.bytes().all(fits) || id.len() > 128 {
+        return Err(Error::invalid(format!(
+            "id {id:?} is not a name of letters, digits and _ . + -, or begins with . or -"
+        )));
     }
     Ok(())
 }
 
-/// Writes a file that only we can read.
+/// Writes a file that only we can read. What lies there already must be a file: a link would lead to another's, a
+/// pipe would not answer.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &[u8]) -> Result<()> {
-    let file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(text));
-    written.map_err(|why| Error::failed(format!("write {}", path.display()), why))
+    let failed = |why: &dyn std::fmt::Display| Error::failed(format!("write {}", path.display()), why);
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let mut file = options.open(path).map_err(|why| failed(&why))?;
+    if !file.metadata().map_err(|why| failed(&why))?.is_file() {
+        return Err(failed(&"not a regular file"));
+    }
+    file.set_len(0).and_then(|()| file.write_all(text)).map_err(|why| failed(&why))
 }
 
 /// Makes a directory, which may be there already.
@@ -104,17 +112,37 @@ pub fn shares_pids(bundle: &Path) -> Result<bool> {
     Ok(!namespaces.iter().any(|namespace| namespace.kind == "pid" && is_new(namespace)))
 }
 
-/// The process of an Exec, with the request's word on the terminal.
+/// The part of an Exec's process that the request has a word on, as it is written.
+#[derive(Deserialize)]
+struct Terminal<'a> {
+    #[serde(borrow)]
+    terminal: Option<&'a RawValue>,
+}
+
+/// The process of an Exec, with the request's word on the terminal. All else stays as it is written: what is wrong
+/// with it is the runtime's to say.
 ///
 /// # Errors
-/// When it is not a JSON object.
+/// When it is not a JSON object, or has two words on the terminal itself.
 pub fn process_json(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
     let unreadable =
         |why: &dyn std::fmt::Display| Error::invalid(format!("read the process of the exec: {why}"));
-    let mut process: Value = serde_json::from_slice(spec).map_err(|why| unreadable(&why))?;
-    let object = process.as_object_mut().ok_or_else(|| unreadable(&"not an object"))?;
-    object.insert("terminal".to_owned(), Value::Bool(terminal));
-    Ok(process.to_string().into_bytes())
+    let text = std::str::from_utf8(spec).map_err(|why| unreadable(&why))?;
+    if !text.trim_start().starts_with('{') {
+        return Err(unreadable(&"not an object"));
+    }
+    let said: Terminal<'_> = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
+    let word = terminal.to_string();
+    let (before, middle, after) = if let Some(said) = said.terminal {
+        // A part of `text`, so the distance is its place.
+        let start = said.get().as_ptr().addr() - text.as_ptr().addr();
+        (&text[..start], word, &text[start + said.get().len()..])
+    } else {
+        let (before, after) = text.split_once('{').ok_or_else(|| unreadable(&"not an object"))?;
+        let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+        (&text[..=before.len()], format!("\"terminal\":{word}{comma}"), after)
+    };
+    Ok([before, &middle, after].concat().into_bytes())
 }
 
 /// Keeps the exit of init for the `delete` form.
@@ -187,9 +215,37 @@ mod tests {
 
     #[test]
     fn the_request_decides_on_the_terminal() {
-        let text = process_json(br#"{"args":["x"],"terminal":true}"#, false).unwrap();
-        assert_eq!(text, br#"{"args":["x"],"terminal":false}"#);
-        assert!(process_json(b"[]", true).is_err());
+        for (said, asked, text) in [
+            (r#"{"args":["x"],"terminal":true}"#, false, r#"{"args":["x"],"terminal":false}"#),
+            (r#"{ "terminal" : false , "cwd":"/"}"#, true, r#"{ "terminal" : true , "cwd":"/"}"#),
+            (r#"{"\u0074erminal":true}"#, false, r#"{"\u0074erminal":false}"#),
+            (r#" {"cwd":"/"}"#, true, r#" {"terminal":true,"cwd":"/"}"#),
+            ("{ }", false, r#"{"terminal":false }"#),
+            (r#"{"cwd":"/","cwd":"/x"}"#, false, r#"{"terminal":false,"cwd":"/","cwd":"/x"}"#),
+        ] {
+            let made = process_json(said.as_bytes(), asked).unwrap();
+            assert_eq!(String::from_utf8(made).unwrap(), text, "{said}");
+        }
+        for wrong in ["[]", "", "{", r#"{"terminal":true,"terminal":true}"#, r#"{"a":1} x"#, "[{}]"] {
+            assert!(process_json(wrong.as_bytes(), true).is_err(), "{wrong}");
+        }
+        assert!(process_json(b"{\"a\":\"\xff\"}", true).is_err());
+    }
+
+    #[test]
+    fn only_a_file_is_written() {
+        let dir = bundle("write", "{}");
+        let (target, link) = (dir.join("target"), dir.join("link"));
+        std::fs::write(&target, "host's").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        nix::unistd::mkfifo(&dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["link", "pipe"] {
+            assert!(write(&dir.join(name), b"x").is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read(&target).unwrap(), b"host's");
+        write(&target, b"a").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"a");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
@@ -207,7 +263,7 @@ mod tests {
         for id in ["a", "A-1_b.c+d"] {
             assert!(check_id(id).is_ok(), "{id}");
         }
-        for id in ["", ".", "..", "a/b", "a b", &"x".repeat(129)] {
+        for id in ["", ".", "..", "-a", "--root=x", "a/b", "a b", &"x".repeat(129)] {
             assert!(check_id(id).is_err(), "{id}");
         }
     }

@@ -109,6 +109,10 @@ pub fn parse(words: &[String]) -> Result<(Action, Flags), String> {
     if flags.namespace.is_empty() {
         return Err("shim namespace cannot be empty".to_owned());
     }
+    // It becomes a directory's name.
+    if flags.namespace.starts_with('.') || flags.namespace.contains('/') {
+        return Err(format!("shim namespace {:?} is not a name", flags.namespace));
+    }
     Ok((action, flags))
 }
 
@@ -143,7 +147,14 @@ mod tests {
 
     #[test]
     fn what_is_unknown_or_missing_is_refused() {
-        for line in ["-nope x start", "-id c start", "-namespace ns restart", "-namespace"] {
+        for line in [
+            "-namespace ../x start",
+            "-namespace a/b start",
+            "-nope x start",
+            "-id c start",
+            "-namespace ns restart",
+            "-namespace",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

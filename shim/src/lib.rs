@@ -3,6 +3,8 @@
 
 // The files of a bundle.
 pub mod bundle;
+// Who is served.
+pub mod connection;
 // The states of containers and processes.
 pub mod container;
 // `delete`: cleans up without a server.

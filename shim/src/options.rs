@@ -9,6 +9,7 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle;
 use crate::error::{Error, Result};
 
 const FILE: &str = "options.json";
@@ -77,8 +78,20 @@ impl Options {
     /// Those of a request; none when it has none.
     ///
     /// # Errors
-    /// A type that is not known, or a value that cannot be read.
+    /// A type that is not known, or a value that cannot be read or used.
     pub fn from_any(any: &Any) -> Result<Self> {
+        let options = Self::read(any)?;
+        // Each call of the runtime has a working directory of its own.
+        if !options.root.is_empty() && !options.root.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "runtime option root {:?} is not an absolute path",
+                options.root
+            )));
+        }
+        Ok(options)
+    }
+
+    fn read(any: &Any) -> Result<Self> {
         let unreadable = |why: &dyn std::fmt::Display| {
             Error::invalid(format!("read the runtime options {}: {why}", any.type_url))
         };
@@ -125,14 +138,9 @@ impl Options {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&self, bundle: &Path) -> Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = bundle.join(FILE);
-        let failed = |why: &dyn std::fmt::Display| Error::failed(format!("write {}", path.display()), why);
-        let mut file = std::fs::File::options();
-        let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = file.map_err(|why| failed(&why))?;
-        serde_json::to_writer(file, self).map_err(|why| failed(&why))
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|why| Error::failed("write the options", why))?;
+        bundle::write(&dir.join(FILE), &text)
     }
 }
 
@@ -180,6 +188,15 @@ mod tests {
         assert_eq!((options.binary_name.as_str(), options.root.as_str()), ("/opt/hull", "/r"));
         assert!(options.systemd_cgroup);
         assert_eq!(options.io_gid, 7);
+    }
+
+    #[test]
+    fn a_relative_root_is_refused() {
+        for (root, fits) in [("/r", true), ("", true), ("r", false), ("--debug", false), ("../r", false)] {
+            let message = runc_options::Options { root: root.to_owned(), ..Default::default() };
+            let options = Options::from_any(&any("containerd.runc.v1.Options", &message));
+            assert_eq!(options.is_ok(), fits, "{root}");
+        }
     }
 
     #[test]

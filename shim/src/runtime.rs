@@ -146,7 +146,7 @@ impl Runtime {
         if all {
             command.arg("--all");
         }
-        command.arg(&self.id).arg(signal.to_string());
+        command.arg("--").arg(&self.id).arg(signal.to_string());
         self.call(command, "OCI runtime kill failed").await.map_err(|error| kill_error(error, &self.id))
     }
 
@@ -233,14 +233,18 @@ impl Runtime {
 
     fn command(&self, verb: &str, words: Vec<std::ffi::OsString>) -> Command {
         let mut command = self.plain(verb);
-        command.args(words).arg(&self.id);
+        command.args(words).arg("--").arg(&self.id);
         command
     }
 
     async fn call(&self, mut command: Command, failed: &str) -> Result<()> {
         let _hold = self.reaper.hold();
         // What this call says is what follows.
-        let said = std::fs::metadata(self.log()).map_or(0, |meta| meta.len());
+        let log = std::fs::symlink_metadata(self.log());
+        if log.as_ref().is_ok_and(|meta| !meta.is_file()) {
+            return Err(Error::other(format!("{failed}: {} is not a regular file", self.log().display())));
+        }
+        let said = log.map_or(0, |meta| meta.len());
         if let Some(host) = &self.host {
             host.place(&mut command)?;
         }

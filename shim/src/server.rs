@@ -5,20 +5,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
 use hull_sys::process;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use crate::connection::Connections;
 use crate::error::{Error, Result};
 use crate::events::Outbox;
 use crate::flags::Flags;
@@ -66,7 +63,7 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
     let mut server = Server::new()
-        .add_listener(Listener::new(SameUser(listener)))
+        .add_listener(Listener::new(Connections::of(listener)))
         .register_service(service::services(&jobs));
     server.start().await.map_err(|why| Error::failed("serve", why))?;
     log::line(Level::Info, &format!("serving group of {}, pid {}", flags.id, std::process::id()));
@@ -111,8 +108,25 @@ fn on_signal(shim: &Rc<Shim>, number: i32) {
     }
 }
 
-/// By handlers, not by blocking them: a handler is gone in what we start, a blocked signal stays blocked.
+/// Signals that would end us, and mean nothing here. Those for real time follow them.
+const IGNORED: [i32; 8] = [
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
+
+/// By handlers, not by blocking or ignoring them: a handler is gone in what we start, the others are not.
 fn watch_signals(shim: &Rc<Shim>) -> Result<()> {
+    for number in IGNORED.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        // The handler stays when nobody listens to it.
+        let stream = unix::signal(SignalKind::from_raw(number));
+        drop(stream.map_err(|why| Error::failed(format!("watch for signal {number}"), why))?);
+    }
     let all = [
         SignalKind::child(),
         SignalKind::hangup(),
@@ -146,27 +160,4 @@ fn take_socket() -> Result<StdListener> {
     })?;
     listener.set_nonblocking(true).map_err(|why| failed(&why))?;
     Ok(listener)
-}
-
-/// The connections of processes that run as our own user; the others are closed.
-struct SameUser(UnixListener);
-
-impl Stream for SameUser {
-    type Item = io::Result<UnixStream>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match self.0.poll_accept(context) {
-                Poll::Ready(Ok((stream, _))) => {
-                    let peer = getsockopt(&stream, PeerCredentials);
-                    if peer.is_ok_and(|peer| peer.uid() == hull_sys::cred::euid()) {
-                        return Poll::Ready(Some(Ok(stream)));
-                    }
-                    log::warning("a connection of another user is refused");
-                }
-                Poll::Ready(Err(why)) => return Poll::Ready(Some(Err(why))),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
 }
