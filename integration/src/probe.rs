@@ -7,14 +7,19 @@
 //! | `fork N` | N children that sleep; prints how many could be made |
 //! | `fds` | prints its open descriptors above 2 |
 //! | `as UID GID PROGRAM [ARG..]` | on the host: becomes that program as that user |
+//! | `deny RULES PROGRAM [ARG..]` | on the host: becomes that program, to which some system calls are denied: `sys::Denial` |
+//! | `without CAP PROGRAM [ARG..]` | on the host: becomes that program without the capability of this number |
+//! | `lock` | takes the lock (flock(2)) of what is its standard input, which outlives it where others have that open |
 //! | `closes SOCKET` | connects and asks; prints `closed` when the other side closes, `answered` when it answers |
 //! | `watch CANARY` | looks at every new process until /stop exists: `watcher` |
 //! | `eat MIB` | touches that much memory, then prints `ate` |
 
 use crate::sys;
+use nix::fcntl::{Flock, FlockArg};
 use std::env;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -28,6 +33,9 @@ pub fn main(words: &[String]) -> i32 {
         ["fork", count] => fork(count.parse().unwrap_or(1)),
         ["fds"] => fds(),
         ["as", uid, gid, program, args @ ..] => become_user(uid, gid, program, args),
+        ["deny", rules, program, args @ ..] => deny(rules, program, args),
+        ["without", number, program, args @ ..] => without(number, program, args),
+        ["lock"] => lock(),
         ["closes", socket] => closes(socket),
         ["watch", canary] => crate::watcher::watch(canary),
         ["eat", mib] => eat(mib.parse().unwrap_or(1)),
@@ -97,9 +105,45 @@ fn fds() -> i32 {
 fn become_user(uid: &str, gid: &str, program: &str, args: &[&str]) -> i32 {
     let id = |word: &str| word.parse().unwrap_or(65534);
     // Supplementary groups are dropped with a change of uid by root.
-    let error = Command::new(program).args(args).uid(id(uid)).gid(id(gid)).exec();
-    eprintln!("probe: {program}: {error}");
+    failed(program, &Command::new(program).args(args).uid(id(uid)).gid(id(gid)).exec())
+}
+
+fn failed(what: &str, error: &std::io::Error) -> i32 {
+    eprintln!("probe: {what}: {error}");
     127
+}
+
+fn deny(rules: &str, program: &str, args: &[&str]) -> i32 {
+    let Some(rules) = rules.split(',').map(sys::Denial::parse).collect::<Option<Vec<_>>>() else {
+        eprintln!("probe: what is {rules:?}?");
+        return 64;
+    };
+    match sys::deny(&rules) {
+        Ok(()) => failed(program, &Command::new(program).args(args).exec()),
+        Err(error) => failed("seccomp", &error),
+    }
+}
+
+fn without(number: &str, program: &str, args: &[&str]) -> i32 {
+    // With the next program it is gone from all sets.
+    match sys::drop_capability(number.parse().unwrap_or(u32::MAX)) {
+        Ok(()) => failed(program, &Command::new(program).args(args).exec()),
+        Err(error) => failed("drop a capability", &error),
+    }
+}
+
+fn lock() -> i32 {
+    let input = std::io::stdin().as_fd().try_clone_to_owned().map(fs::File::from);
+    let locked = input.and_then(|input| {
+        Flock::lock(input, FlockArg::LockExclusive).map_err(|(_, errno)| std::io::Error::from(errno))
+    });
+    match locked {
+        Ok(kept) => {
+            std::mem::forget(kept);
+            0
+        }
+        Err(error) => failed("lock", &error),
+    }
 }
 
 fn closes(path: &str) -> i32 {

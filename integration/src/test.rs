@@ -44,6 +44,8 @@ pub struct Test {
     pub view: Option<View>,
     /// Seconds after which it is killed and has failed.
     pub limit_s: u64,
+    /// It wants to see what the runtime cannot do yet: that is no reason to count it as a skip.
+    pub expects_refusals: bool,
     /// The container engine it calls, which is started once for all tests that name it.
     pub engine: Option<Engine>,
 }
@@ -51,7 +53,17 @@ pub struct Test {
 impl Test {
     /// A test without conditions.
     pub const fn new(group: &'static str, name: &'static str, run: fn(&Lab) -> TestResult) -> Self {
-        Self { group, name, run, breaks_on: &[], only: None, view: None, limit_s: 60, engine: None }
+        Self {
+            group,
+            name,
+            run,
+            breaks_on: &[],
+            only: None,
+            view: None,
+            limit_s: 60,
+            expects_refusals: false,
+            engine: None,
+        }
     }
 
     /// Names runtimes that break a line of the specification or of docs/, and the line.
@@ -79,6 +91,13 @@ impl Test {
     #[must_use]
     pub const fn limit_s(mut self, seconds: u64) -> Self {
         self.limit_s = seconds;
+        self
+    }
+
+    /// It fails like any other when the runtime has said that something is not yet supported.
+    #[must_use]
+    pub const fn expects_refusals(mut self) -> Self {
+        self.expects_refusals = true;
         self
     }
 

@@ -3,6 +3,7 @@
 
 mod buildah;
 mod cgroups;
+mod codes;
 mod descriptors;
 mod devices;
 mod docker;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<&'static Test> {
         hooks::TESTS,
         cgroups::TESTS,
         messages::TESTS,
+        codes::TESTS,
         security::TESTS,
         samples::TESTS,
         leftovers::TESTS,

@@ -125,6 +125,13 @@ impl Log {
         }
     }
 
+    /// Writes warnings to the caller's log alone: they are shown in another way.
+    pub fn record(&self, warnings: &[Warning]) {
+        if !matches!(self.target, Target::Stderr) {
+            self.warnings(warnings);
+        }
+    }
+
     /// Whether everything is said.
     pub fn is_debug(&self) -> bool {
         self.level >= Level::Debug

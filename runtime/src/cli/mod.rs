@@ -109,13 +109,8 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// All but the log, which says what is wrong with the others.
     fn new(parsed: &Parsed) -> Result<Self> {
-        let log = Log::new(
-            parsed.value("log"),
-            parsed.value("log-format"),
-            parsed.value("log-level"),
-            parsed.has("debug"),
-        )?;
         let driver = match parsed.value("cgroup-manager") {
             _ if parsed.has("systemd-cgroup") => Driver::Systemd,
             None | Some("cgroupfs") => Driver::Cgroupfs,
@@ -129,7 +124,7 @@ impl Global {
                 .hint("choose a directory of its own with --root"));
         }
         Ok(Self {
-            log,
+            log: Log::default(),
             root_is_explicit: root.is_some(),
             root: StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?),
             driver,
@@ -191,10 +186,11 @@ pub fn main(words: &[String]) -> i32 {
         Log::default().error(&crate::launch::parent::internal("close inherited descriptors", errno));
         return FAILED;
     }
-    let settings = match Global::new(&global) {
-        Ok(settings) => settings,
+    let (log, opened) = open_log(&global);
+    let settings = match opened.and_then(|()| Global::new(&global)) {
+        Ok(settings) => Global { log, ..settings },
         Err(error) => {
-            Log::default().error(&error);
+            log.error(&error);
             return FAILED;
         }
     };
@@ -202,6 +198,15 @@ pub fn main(words: &[String]) -> i32 {
         (Some((verb, act)), Some(parsed)) => run_verb(&settings, verb, *act, parsed),
         _ if name == "help" => print(&usage()),
         _ => unknown(&settings, name),
+    }
+}
+
+/// The log that the flags name. Where it cannot be had, the error says so on stderr in the same form.
+fn open_log(global: &Parsed) -> (Log, Result<()>) {
+    let (format, level) = (global.value("log-format"), global.value("log-level"));
+    match Log::new(global.value("log"), format, level, global.has("debug")) {
+        Ok(log) => (log, Ok(())),
+        Err(error) => (Log::new(None, format, None, false).unwrap_or_default(), Err(error)),
     }
 }
 

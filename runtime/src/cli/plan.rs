@@ -28,7 +28,12 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     if let Some(dir) = parsed.arguments.first() {
         request.bundle = bundle::absolute(dir)?;
     }
-    let planned = bundle::plan(global, parsed, request)?;
+    let mut planned = bundle::plan(global, parsed, request)?;
+    let unknown = planned.source.unknown_fields();
+    global.accept(&unknown)?;
+    planned.warnings.extend(unknown);
+    // Told here among the other lines, and to the caller's log.
+    global.log.record(&planned.warnings);
     let lines = text::lines(&planned.plan, &planned.warnings);
     Ok(super::print(&if parsed.has("json") { text::json(&lines) } else { text::table(&lines) }))
 }

@@ -102,9 +102,10 @@ impl Plan {
 /// The first thing that cannot be done, with its field.
 pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let mut warnings = Vec::new();
-    let missing = |name: &'static str| Error::new("field-missing", "is required").field(Field::named(name));
-    let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
-    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    // The last guard: `spec::check` has refused a config without them.
+    let missing = |code, name| Error::new(code, "is required").field(Field::named(name));
+    let linux = spec.linux().as_ref().ok_or_else(|| missing("mount-namespace-missing", "linux"))?;
+    let process = spec.process().as_ref().ok_or_else(|| missing("process-missing", "process"))?;
     refuse_unsupported(linux)?;
     process::plan_label(linux.mount_label(), Field::named("linux.mountLabel"), "SELinux", facts.selinux)?;
     let namespaces = namespaces::plan(spec, linux, facts.euid, facts.egid)?;

@@ -37,7 +37,7 @@ pub fn plan(process: &Process) -> Result<Option<Scheduler>> {
         };
     }
     let priority = u32::try_from(wanted.priority().unwrap_or(0)).map_err(|_negative| {
-        Error::new("scheduler-priority", "is negative").field(Field::named("process.scheduler.priority"))
+        Error::new("scheduler", "is negative").field(Field::named("process.scheduler.priority"))
     })?;
     Ok(Some(Scheduler {
         size: 0,

@@ -160,7 +160,7 @@ impl Source {
         error
     }
 
-    /// Every key that the spec does not have, for `hull check`; parses the text again.
+    /// Every key that the spec does not have, for `hull plan`; parses the text again.
     pub fn unknown_fields(&self) -> Vec<Warning> {
         let value = serde_json::from_slice(&self.bytes).unwrap_or_default();
         fit::unknown(&value, &self.document.shape, self.document.root).tell(self)

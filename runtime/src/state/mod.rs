@@ -72,7 +72,7 @@ impl StateRoot {
     fn name_of(&self, id: &ContainerId) -> Result<CString> {
         let path = self.path.join(id.as_str());
         CString::new(path.as_os_str().as_bytes())
-            .map_err(|_nul| Error::new("root-invalid", "the state root has a NUL byte in its name"))
+            .map_err(|_nul| Error::new("nul-byte", "the state root has a NUL byte in its name"))
     }
 
     /// Makes and locks the directory of a new container.

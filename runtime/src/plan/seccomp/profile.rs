@@ -77,7 +77,7 @@ impl Profile {
             for (i, name) in call.names().iter().enumerate() {
                 let Some(id) = names::lookup(name) else {
                     if name.is_empty() {
-                        return Err(Error::new("seccomp-name", "an empty string is not a system call")
+                        return Err(Error::new("seccomp-names", "an empty string is not a system call")
                             .field(field().member("names").index(i)));
                     }
                     unknown.push(name.as_str());
@@ -155,7 +155,7 @@ fn alternatives(
 fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> Field) -> Result<Condition> {
     let Some(index) = u8::try_from(arg.index()).ok().filter(|i| *i < 6) else {
         let message = format!("a system call has no argument {}: they count from 0 to 5", arg.index());
-        return Err(Error::new("seccomp-arg-index", message).field(field().member("index")));
+        return Err(Error::new("seccomp-arg", message).field(field().member("index")));
     };
     let op = arg.op();
     Ok(match op {

@@ -169,7 +169,7 @@ impl Code {
 
     /// Distances count from the instruction after the jump.
     fn finish(mut self) -> Result<Vec<Insn>> {
-        let too_many = |_| Error::new("device-rules", "too many device rules").field(DEVICES_FIELD);
+        let too_many = |_| Error::new("device-rule", "too many device rules").field(DEVICES_FIELD);
         for (at, label) in self.jumps {
             let target = self.labels.get(label.0).copied().unwrap_or_default();
             let distance = i16::try_from(target.saturating_sub(at + 1)).map_err(too_many)?;
