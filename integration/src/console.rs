@@ -33,8 +33,14 @@ impl Terminal {
         Ok(crate::sys::set_size(self.0.as_fd(), rows, columns)?)
     }
 
-    /// Reads until the text appears, the other side closes, or 10 s pass; all that was read.
+    /// Reads until the text appears, the other side closes, or 10 s pass; all that was read, without carriage
+    /// returns.
     pub fn read_until(&mut self, text: &str) -> String {
+        self.read_raw_until(text).replace('\r', "")
+    }
+
+    /// The same, with them.
+    pub fn read_raw_until(&mut self, text: &str) -> String {
         let until = Instant::now() + Duration::from_secs(10);
         let mut seen = Vec::new();
         while Instant::now() < until && !String::from_utf8_lossy(&seen).contains(text) {
@@ -49,7 +55,7 @@ impl Terminal {
                 _ => break,
             }
         }
-        String::from_utf8_lossy(&seen).replace('\r', "")
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// Reads until the other side closes.

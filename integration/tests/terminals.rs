@@ -15,6 +15,7 @@ tests! {
     run_in_the_foreground_uses_the_callers_terminal,
     run_in_the_foreground_takes_the_size_of_the_terminal.breaks_on(&[("crun 1.8", "the pty of the container is not its controlling terminal for stty")]),
     run_in_the_foreground_follows_a_resize.breaks_on(&[("crun 1.8", "resize is not passed on")]),
+    newlines_are_printed_as_they_were_written.breaks_on(&[("crun", "crun leaves the pty as the kernel made it")]),
     run_passes_keys_to_the_process,
     run_passes_the_interrupt_key,
     run_with_a_terminal_and_no_tty_fails,
@@ -114,6 +115,33 @@ fn run_in_the_foreground_follows_a_resize(lab: &Lab) -> TestResult {
     assert!(stty.status()?.success());
     let seen = terminal.read_until("50 120");
     assert!(seen.contains("50 120"), "{seen}");
+    lab.delete(&b.id);
+    running.wait();
+    Ok(())
+}
+
+/// runc does the same: tools read what `run -t` prints. The caller's own terminal adds what it needs.
+fn newlines_are_printed_as_they_were_written(lab: &Lab) -> TestResult {
+    let b = with_terminal(lab, "echo one; echo two");
+    let (mut terminal, slave) = Terminal::open(24, 80)?;
+    let running = lab.launch("run", &b, &[]).tty(lab, slave).spawn();
+    let seen = terminal.read_raw_until("two\r\n");
+    assert!(seen.contains("one\r\ntwo\r\n") && !seen.contains("\r\r"), "{seen:?}");
+    running.wait_for(Duration::from_secs(10))?.ok();
+
+    let printed = lab.next_path("printed");
+    let redirect = format!(">{}", printed.display());
+    let b = with_terminal(lab, "echo one; echo two; sleep 100");
+    let (_terminal, slave) = Terminal::open(24, 80)?;
+    let running = lab.launch("run", &b, &[]).redirect(lab, &redirect).tty(lab, slave).spawn();
+    let has = |text: &str| std::fs::read_to_string(&printed).unwrap_or_default().ends_with(text);
+    lab.eventually("the lines", || has("two\n"));
+    assert_eq!(std::fs::read(&printed)?, b"one\ntwo\n");
+    let words = ["exec", "--tty", &b.id, "/bin/sh", "-c", "echo three"];
+    let (_terminal, slave) = Terminal::open(24, 80)?;
+    let exec = lab.call(&words).redirect(lab, &redirect).tty(lab, slave).spawn();
+    exec.wait_for(Duration::from_secs(10))?.ok();
+    assert_eq!(std::fs::read(&printed)?, b"three\n");
     lab.delete(&b.id);
     running.wait();
     Ok(())

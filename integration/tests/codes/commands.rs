@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     ("descriptors", Act(|lab| with_flags(lab, "create", &["--preserve-fds", "7"]))),
     ("terminal-missing", Act(terminal_missing)),
     ("ps", Act(|lab| of_running(lab, &["ps"], |call| call.but(|call| call.env("PATH", "/no/such"))))),
+    ("output", Act(output)),
     ("container-missing", Act(|lab| Logged::new(lab, &["state", "none"]).told())),
     ("container-running", Act(|lab| of_running(lab, &["delete"], |call| call))),
     ("container-not-running", Act(|lab| of_stopped(lab, "kill"))),
@@ -48,6 +49,12 @@ pub(super) const UNENDING: &[Case] =
 fn log(lab: &Lab) -> Result<Told, Stop> {
     let output = lab.call_globals(&["--log", "/no/such/log", "--log-format", "json"], &["list"]).go();
     Ok(Told { codes: codes_in(&output.err()), text: output.to_string() })
+}
+
+fn output(lab: &Lab) -> Result<Told, Stop> {
+    let busybox = lab.busybox().to_string_lossy().into_owned();
+    let words = [&*busybox, "sh", "-c", "\"$@\" >/dev/full", "sh"];
+    Logged::new(lab, &["features"]).but(|call| call.through(&words)).told()
 }
 
 fn with_flags(lab: &Lab, verb: &str, flags: &[&str]) -> Result<Told, Stop> {

@@ -15,5 +15,5 @@ pub(super) const VERB: Verb = Verb {
 };
 
 pub(super) fn run(_global: &Global, _parsed: &Parsed) -> Result<i32> {
-    Ok(super::print(&Features::of_this_build().to_json()))
+    super::print(&Features::of_this_build().to_json())
 }

@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         _ => table(&states),
     };
     global.log.warnings(&unreadable);
-    Ok(super::print(&text))
+    super::print(&text)
 }
 
 fn table(states: &[State<'_>]) -> String {

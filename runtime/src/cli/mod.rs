@@ -28,7 +28,7 @@ use flags::{Flag, Parsed, Verb};
 use hull_sys::exec::Strings;
 use log::Log;
 
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, Result, Warning, io_words};
 use crate::plan::cgroup::Driver;
 use crate::spec::ContainerId;
 use crate::state::StateRoot;
@@ -169,10 +169,10 @@ pub fn main(words: &[String]) -> i32 {
         Err(error) => return misused(&Log::default(), &error, &usage()),
     };
     if global.has("version") || global.has("V") {
-        return print(&version());
+        return show(&version());
     }
     let Some(name) = global.arguments.first().filter(|_| !global.help) else {
-        return print(&usage());
+        return show(&usage());
     };
     let entry = VERBS.iter().find(|(verb, _)| verb.name == name);
     let rest = global.arguments.get(1..).unwrap_or(&[]);
@@ -196,7 +196,7 @@ pub fn main(words: &[String]) -> i32 {
     };
     match (entry, parsed) {
         (Some((verb, act)), Some(parsed)) => run_verb(&settings, verb, *act, parsed),
-        _ if name == "help" => print(&usage()),
+        _ if name == "help" => show(&usage()),
         _ => unknown(&settings, name),
     }
 }
@@ -213,7 +213,7 @@ fn open_log(global: &Parsed) -> (Log, Result<()>) {
 fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) -> i32 {
     match parsed {
         Err(error) => misused(&settings.log, &error, &help(verb)),
-        Ok(parsed) if parsed.help => print(&help(verb)),
+        Ok(parsed) if parsed.help => show(&help(verb)),
         Ok(parsed) if !(verb.count.0..=verb.count.1).contains(&parsed.arguments.len()) => {
             let wanted = if verb.arguments.is_empty() { "no arguments" } else { verb.arguments };
             let error = Error::new("usage", format!("{} takes {wanted}", verb.name));
@@ -255,16 +255,31 @@ fn unknown(settings: &Global, name: &str) -> i32 {
 
 /// A command line that cannot be understood: how it should look goes to stdout.
 fn misused(log: &Log, error: &Error, usage: &str) -> i32 {
-    let _shown = print(usage);
+    let _shown = print(usage).is_ok();
     log.error(error);
     FAILED
 }
 
-/// Prints to stdout; a reader that is gone is an error like any other.
-pub(crate) fn print(text: &str) -> i32 {
+/// Prints to stdout, before there is a log.
+fn show(text: &str) -> i32 {
+    print(text).unwrap_or_else(|error| {
+        Log::default().error(&error);
+        FAILED
+    })
+}
+
+/// Prints to stdout. A reader that has gone has seen enough: only the status tells.
+///
+/// # Errors
+/// Any other reason why it cannot be written.
+pub(crate) fn print(text: &str) -> Result<i32> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    i32::from(out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(FAILED),
+        Err(why) => Err(Error::new("output", format!("write standard output: {}", io_words(&why)))),
+    }
 }
 
 /// What `--version` prints; go-runc reads it.

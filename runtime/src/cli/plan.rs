@@ -35,5 +35,5 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     // Told here among the other lines, and to the caller's log.
     global.log.record(&planned.warnings);
     let lines = text::lines(&planned.plan, &planned.warnings);
-    Ok(super::print(&if parsed.has("json") { text::json(&lines) } else { text::table(&lines) }))
+    super::print(&if parsed.has("json") { text::json(&lines) } else { text::table(&lines) })
 }

@@ -23,7 +23,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         "json" => {
             let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             // As Go prints a list that was never filled.
-            Ok(super::print(&if pids.is_empty() { "null".to_owned() } else { format!("[{list}]") }))
+            super::print(&if pids.is_empty() { "null".to_owned() } else { format!("[{list}]") })
         }
         "table" => table(&pids, parsed.arguments.get(1..).unwrap_or(&[])),
         other => {
@@ -57,5 +57,5 @@ fn table(pids: &[i32], options: &[String]) -> Result<i32> {
         pid.is_some_and(|pid: i32| pids.contains(&pid))
     };
     let rows: String = lines.filter(is_ours).map(|line| format!("{line}\n")).collect();
-    Ok(super::print(&format!("{header}\n{rows}")))
+    super::print(&format!("{header}\n{rows}"))
 }

@@ -20,7 +20,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
     let dir = global.root.open(&id)?;
     let record = dir.load()?;
-    Ok(super::print(&describe(&dir, &record, status(&dir, &record)).to_json()))
+    super::print(&describe(&dir, &record, status(&dir, &record)).to_json())
 }
 
 /// The status with `paused`, which is the cgroup's to know.

@@ -57,6 +57,9 @@ impl Terminal {
             tty::settings(own.as_fd()).map_err(|errno| internal("read the terminal's settings", errno))?;
         let terminal = Self { own, settings, master: master.into() };
         terminal.resize();
+        // Ours makes lines of what it shows; whoever reads a pipe gets what the program wrote.
+        tty::keep_newlines(terminal.master.as_fd())
+            .map_err(|errno| internal("set the container's terminal", errno))?;
         tty::set_raw(terminal.own.as_fd()).map_err(|errno| internal("set the terminal", errno))?;
         Ok(terminal)
     }

@@ -70,11 +70,21 @@ pub fn settings(terminal: BorrowedFd<'_>) -> Result<Settings> {
     Ok(Settings(now))
 }
 
-/// Passes every byte through unchanged, as a terminal in front of another one must.
+/// Hands every byte that is typed on unchanged, as a terminal in front of another one must. What is printed keeps its
+/// treatment: it comes from [`keep_newlines`].
 pub fn set_raw(terminal: BorrowedFd<'_>) -> Result<()> {
     let Settings(mut wanted) = settings(terminal)?;
+    let printing = wanted.c_oflag;
     // SAFETY: libc changes the live termios it is given.
     unsafe { libc::cfmakeraw(&raw mut wanted) };
+    wanted.c_oflag = printing;
+    restore(terminal, &Settings(wanted))
+}
+
+/// A newline that is printed stays one, without a carriage return before it.
+pub fn keep_newlines(terminal: BorrowedFd<'_>) -> Result<()> {
+    let Settings(mut wanted) = settings(terminal)?;
+    wanted.c_oflag &= !libc::ONLCR;
     restore(terminal, &Settings(wanted))
 }
 
