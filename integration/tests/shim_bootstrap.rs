@@ -15,8 +15,9 @@ use protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -30,7 +31,9 @@ const INFO: &[(&str, &str)] = &[(GO_1, "docs/shim.md: -info (needs 1.7)")];
 const OWN_NAME: &[(&str, &str)] = &[(GO_1, "docs/shim.md: options of a runtime with a name of its own")];
 const STATUS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: delete tells the exit status where it is known")];
 const SIGNALS: &[(&str, &str)] =
-    &[(GO_1, "docs/shim.md: HUP, INT, QUIT, TERM and PIPE do not end a shim that keeps a container")];
+    &[(GO_1, "docs/shim.md: no signal but KILL ends a shim that keeps a container")];
+const CONNECTIONS: &[(&str, &str)] =
+    &[(GO_1, "docs/shim.md: connections that stop, or are too many, are closed")];
 const RACE: &[(&str, &str)] = &[(GO_1, "docs/shim.md: of shims that start at once one serves the group")];
 
 tests! {
@@ -66,6 +69,8 @@ tests! {
     delete_tells_the_exit_status_that_is_known.breaks_on(STATUS),
     signals_do_not_end_the_container,
     signals_do_not_end_a_shim_with_a_container.breaks_on(SIGNALS),
+    a_connection_that_stops_within_a_message_is_closed.breaks_on(CONNECTIONS),
+    connections_are_counted.breaks_on(CONNECTIONS),
     a_restarted_daemon_finds_its_containers,
 }
 
@@ -663,11 +668,70 @@ fn signals_do_not_end_a_shim_with_a_container(lab: &Lab) -> TestResult {
     let task = daemon.task(daemon.bundle().sh(WAITS))?;
     task.up_waiting()?;
     let shim = task.shim_pid();
-    for signal in [libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGINT, libc::SIGTERM] {
+    let others = [
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGPWR,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+    ];
+    for signal in [libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGINT, libc::SIGTERM]
+        .into_iter()
+        .chain(others)
+        .chain([libc::SIGSTKFLT, libc::SIGRTMIN(), libc::SIGRTMAX()])
+    {
         signal_process(shim, signal);
         assert_eq!(task.shim_pid(), shim);
     }
     assert_eq!(task.run_to_end(&Exec::sh("e", "exit 2"))?, 2);
+    daemon.end()
+}
+
+/// Whether the server has closed this connection, within the limit.
+fn is_closed(stream: &UnixStream, limit: Duration) -> Result<bool, Stop> {
+    stream.set_read_timeout(Some(limit))?;
+    match (&*stream).read(&mut [0]) {
+        Ok(0) => Ok(true),
+        Err(why) if why.kind() == ErrorKind::ConnectionReset => Ok(true),
+        Err(why) if why.kind() == ErrorKind::WouldBlock => Ok(false),
+        other => Err(format!("the server has answered: {other:?}").into()),
+    }
+}
+
+fn a_connection_that_stops_within_a_message_is_closed(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    task.up_waiting()?;
+    let open = || UnixStream::connect(&task.started.socket);
+    let (idle, header, body) = (open()?, open()?, open()?);
+    (&header).write_all(&[0, 0])?;
+    (&body).write_all(&[0, 0, 0, 9, 0, 0, 0, 1, 1, 0, 0x0a])?;
+    for stream in [&header, &body] {
+        assert!(is_closed(stream, Duration::from_secs(20))?);
+    }
+    assert!(!is_closed(&idle, Duration::from_millis(100))?, "one between two messages is closed");
+    assert_eq!(task.run_to_end(&Exec::sh("e", "exit 2"))?, 2);
+    daemon.end()
+}
+
+fn connections_are_counted(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    task.up_waiting()?;
+    let many: Vec<UnixStream> =
+        (0..80).map(|_| UnixStream::connect(&task.started.socket)).collect::<Result<_, _>>()?;
+    let last = many.last().ok_or("none")?;
+    assert!(is_closed(last, Duration::from_secs(5))?, "all 80 are served");
+    assert!(!is_closed(&many[0], Duration::from_millis(100))?);
+    // The daemon's own is one of them.
+    assert_eq!(task.run_to_end(&Exec::sh("e", "exit 2"))?, 2);
+    drop(many);
+    lab.eventually("a place for one more", || {
+        UnixStream::connect(&task.started.socket)
+            .is_ok_and(|one| matches!(is_closed(&one, Duration::from_millis(100)), Ok(false)))
+    });
     daemon.end()
 }
 
