@@ -60,7 +60,7 @@ impl Terminal {
         // Ours makes lines of what it shows; whoever reads a pipe gets what the program wrote.
         tty::keep_newlines(terminal.master.as_fd())
             .map_err(|errno| internal("set the container's terminal", errno))?;
-        tty::set_raw(terminal.own.as_fd()).map_err(|errno| internal("set the terminal", errno))?;
+        tty::set_raw_input(terminal.own.as_fd()).map_err(|errno| internal("set the terminal", errno))?;
         Ok(terminal)
     }
 

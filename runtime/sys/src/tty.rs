@@ -70,13 +70,20 @@ pub fn settings(terminal: BorrowedFd<'_>) -> Result<Settings> {
     Ok(Settings(now))
 }
 
-/// Hands every byte that is typed on unchanged, as a terminal in front of another one must. What is printed keeps its
-/// treatment: it comes from [`keep_newlines`].
+/// Passes every byte through unchanged, typed or printed.
 pub fn set_raw(terminal: BorrowedFd<'_>) -> Result<()> {
     let Settings(mut wanted) = settings(terminal)?;
-    let printing = wanted.c_oflag;
     // SAFETY: libc changes the live termios it is given.
     unsafe { libc::cfmakeraw(&raw mut wanted) };
+    restore(terminal, &Settings(wanted))
+}
+
+/// Hands every byte that is typed on unchanged, as a terminal in front of another one must. What is printed keeps its
+/// treatment: it comes from [`keep_newlines`].
+pub fn set_raw_input(terminal: BorrowedFd<'_>) -> Result<()> {
+    let printing = settings(terminal)?.0.c_oflag;
+    set_raw(terminal)?;
+    let Settings(mut wanted) = settings(terminal)?;
     wanted.c_oflag = printing;
     restore(terminal, &Settings(wanted))
 }
