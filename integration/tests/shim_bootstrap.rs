@@ -31,7 +31,7 @@ const INFO: &[(&str, &str)] = &[(GO_1, "docs/shim.md: -info (needs 1.7)")];
 const OWN_NAME: &[(&str, &str)] = &[(GO_1, "docs/shim.md: options of a runtime with a name of its own")];
 const STATUS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: delete tells the exit status where it is known")];
 const SIGNALS: &[(&str, &str)] =
-    &[(GO_1, "docs/shim.md: no signal but KILL ends a shim that keeps a container")];
+    &[(GO_1, "docs/shim.md: KILL and signals of a broken program end a shim, no others")];
 const CONNECTIONS: &[(&str, &str)] =
     &[(GO_1, "docs/shim.md: connections that stop, or are too many, are closed")];
 const RACE: &[(&str, &str)] = &[(GO_1, "docs/shim.md: of shims that start at once one serves the group")];

@@ -128,9 +128,7 @@ pub fn process_json(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
     let unreadable =
         |why: &dyn std::fmt::Display| Error::invalid(format!("read the process of the exec: {why}"));
     let text = std::str::from_utf8(spec).map_err(|why| unreadable(&why))?;
-    if !text.trim_start().starts_with('{') {
-        return Err(unreadable(&"not an object"));
-    }
+    let inside = text.trim_start().strip_prefix('{').ok_or_else(|| unreadable(&"not an object"))?;
     let said: Terminal<'_> = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
     let word = terminal.to_string();
     let (before, middle, after) = if let Some(said) = said.terminal {
@@ -138,9 +136,8 @@ pub fn process_json(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
         let start = said.get().as_ptr().addr() - text.as_ptr().addr();
         (&text[..start], word, &text[start + said.get().len()..])
     } else {
-        let (before, after) = text.split_once('{').ok_or_else(|| unreadable(&"not an object"))?;
-        let comma = if after.trim_start().starts_with('}') { "" } else { "," };
-        (&text[..=before.len()], format!("\"terminal\":{word}{comma}"), after)
+        let comma = if inside.trim_start().starts_with('}') { "" } else { "," };
+        (&text[..text.len() - inside.len()], format!("\"terminal\":{word}{comma}"), inside)
     };
     Ok([before, &middle, after].concat().into_bytes())
 }

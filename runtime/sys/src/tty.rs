@@ -72,27 +72,33 @@ pub fn settings(terminal: BorrowedFd<'_>) -> Result<Settings> {
 
 /// Passes every byte through unchanged, typed or printed.
 pub fn set_raw(terminal: BorrowedFd<'_>) -> Result<()> {
-    let Settings(mut wanted) = settings(terminal)?;
-    // SAFETY: libc changes the live termios it is given.
-    unsafe { libc::cfmakeraw(&raw mut wanted) };
-    restore(terminal, &Settings(wanted))
+    change(terminal, make_raw)
 }
 
 /// Hands every byte that is typed on unchanged, as a terminal in front of another one must. What is printed keeps its
 /// treatment: it comes from [`keep_newlines`].
 pub fn set_raw_input(terminal: BorrowedFd<'_>) -> Result<()> {
-    let printing = settings(terminal)?.0.c_oflag;
-    set_raw(terminal)?;
-    let Settings(mut wanted) = settings(terminal)?;
-    wanted.c_oflag = printing;
-    restore(terminal, &Settings(wanted))
+    change(terminal, |wanted| {
+        let printing = wanted.c_oflag;
+        make_raw(wanted);
+        wanted.c_oflag = printing;
+    })
 }
 
 /// A newline that is printed stays one, without a carriage return before it.
 pub fn keep_newlines(terminal: BorrowedFd<'_>) -> Result<()> {
-    let Settings(mut wanted) = settings(terminal)?;
-    wanted.c_oflag &= !libc::ONLCR;
-    restore(terminal, &Settings(wanted))
+    change(terminal, |wanted| wanted.c_oflag &= !libc::ONLCR)
+}
+
+fn make_raw(wanted: &mut libc::termios) {
+    // SAFETY: libc changes the live termios it is given.
+    unsafe { libc::cfmakeraw(wanted) };
+}
+
+fn change(terminal: BorrowedFd<'_>, edit: impl FnOnce(&mut libc::termios)) -> Result<()> {
+    let mut wanted = settings(terminal)?;
+    edit(&mut wanted.0);
+    restore(terminal, &wanted)
 }
 
 /// Puts back settings.
