@@ -40,6 +40,8 @@ tests! {
     a_cgroup_in_use_is_refused.breaks_on(&[("runc 1.1", "docs/differences.md: a container must not share a cgroup by accident"), ("crun", "docs/differences.md: a container must not share a cgroup by accident")]),
     a_frozen_cgroup_is_refused.breaks_on(&[("crun", "runc's words: container's cgroup unexpectedly frozen")]),
     an_empty_cgroup_that_exists_is_used,
+    the_tracking_hierarchies_of_a_pod_are_cleared.breaks_on(&[("runc", "docs/differences.md: parents that no engine knows are removed"), ("crun", "docs/differences.md: parents that no engine knows are removed")]),
+    parents_in_use_stay,
     cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "docs/differences.md: `..` in cgroupsPath is refused")]),
     freezer_file_follows_pause,
     v2_container_runs_without_limits.view(View::V2).breaks_on(&[CRUN_V2]),
@@ -427,6 +429,94 @@ fn an_empty_cgroup_that_exists_is_used(lab: &Lab) -> TestResult {
         fs::create_dir_all(mount.join(path.trim_start_matches('/')))?;
     }
     lab.run(&b).ok();
+    Ok(())
+}
+
+/// The hierarchies without a controller: named ones, and v2's beside v1.
+fn tracking(lab: &Lab) -> Vec<PathBuf> {
+    let v2 = lab.host.v2.clone().filter(|_| lab.host.mode != Mode::V2);
+    let named = lab.host.v1.iter().filter(|(name, _)| name.starts_with("name=")).map(|(_, at)| at.clone());
+    named.chain(v2).collect()
+}
+
+/// As a kubelet does: the pod's cgroup is made where there are controllers, and nowhere else.
+fn pod(lab: &Lab) -> Result<(PathBuf, Vec<PathBuf>), Stop> {
+    let tracking = tracking(lab);
+    if tracking.is_empty() {
+        skip("no hierarchy that only tracks")?;
+    }
+    let pod = PathBuf::from(format!("{}/burstable/pod1", lab.tag));
+    let engine = lab.host.v1.iter().filter(|(name, _)| name == "pids" || name == "memory");
+    for (_, mount) in engine {
+        fs::create_dir_all(mount.join(&pod))?;
+    }
+    Ok((pod, tracking))
+}
+
+/// The top directory of the pods in each of these hierarchies that is there.
+fn tops(lab: &Lab, mounts: &[PathBuf]) -> Vec<PathBuf> {
+    let top = &lab.tag;
+    mounts.iter().map(|mount| mount.join(top)).filter(|path| path.exists()).collect()
+}
+
+/// The engine's part of the end of a pod, in every hierarchy.
+fn remove_pod(lab: &Lab, pod: &Path) {
+    let mounts = lab.host.v1.iter().map(|(_, at)| at).chain(&lab.host.v2);
+    for mount in mounts {
+        for level in pod.ancestors().take(2) {
+            fs::remove_dir(mount.join(level)).ok();
+        }
+    }
+}
+
+fn the_tracking_hierarchies_of_a_pod_are_cleared(lab: &Lab) -> TestResult {
+    let (pod, tracking) = pod(lab)?;
+    let in_pod = |b: Bundle| {
+        let path = format!("/{}/{}", pod.display(), b.id);
+        b.set("/linux/cgroupsPath", json!(path)).args(&["/bin/sleep", "100"])
+    };
+    let (sandbox, one) = (in_pod(lab.bundle()), in_pod(lab.bundle()));
+    lab.up(&sandbox);
+    lab.up(&one);
+    assert_eq!(tops(lab, &tracking).len(), tracking.len(), "they are in all of them");
+    lab.delete(&one.id);
+    assert_eq!(tops(lab, &tracking).len(), tracking.len(), "the sandbox is still there");
+    lab.delete(&sandbox.id);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    // One that fails, and one whose create is killed in a hook.
+    let failing = in_pod(lab.bundle()).set("/hooks/createRuntime", json!([{"path": "/bin/false"}]));
+    assert!(lab.create(&failing).rc > 0);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    let hook = json!([{"path": "/bin/sleep", "args": ["sleep", "100"]}]);
+    let killed = in_pod(lab.bundle()).set("/hooks/createRuntime", hook);
+    let create = lab.launch("create", &killed, &[]).spawn();
+    lab.eventually("its cgroups", || tops(lab, &tracking).len() == tracking.len());
+    create.kill();
+    lab.delete(&killed.id);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    // What the engine has made is the engine's.
+    let engine: Vec<PathBuf> =
+        lab.host.v1.iter().filter(|(name, _)| name == "pids").map(|(_, at)| at.clone()).collect();
+    assert!(engine.iter().all(|mount| mount.join(&pod).exists()));
+    remove_pod(lab, &pod);
+    Ok(())
+}
+
+fn parents_in_use_stay(lab: &Lab) -> TestResult {
+    let (pod, tracking) = pod(lab)?;
+    let b = lab.bundle();
+    let path = format!("/{}/{}", pod.display(), b.id);
+    let b = b.set("/linux/cgroupsPath", json!(path)).args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    for mount in &tracking {
+        fs::create_dir(mount.join(&pod).join("others"))?;
+    }
+    lab.delete(&b.id);
+    for mount in &tracking {
+        assert!(mount.join(&pod).join("others").exists(), "{}", mount.display());
+        fs::remove_dir(mount.join(&pod).join("others"))?;
+    }
+    remove_pod(lab, &pod);
     Ok(())
 }
 

@@ -173,8 +173,13 @@ fn save(planned: &Planned, state: &Locked, cgroup: &Cgroup, init: &Launched, sta
 /// The directories that are not there yet. One that is may be another container's: were this create killed
 /// before it has looked, delete must not touch it.
 fn fresh_dirs(plan: &CgroupPlan) -> Vec<CgroupDir> {
-    let is_fresh = |dir: &&CgroupDir| !dir.mount.join(&dir.path).exists();
-    plan.dirs.iter().filter(is_fresh).cloned().collect()
+    let is_there = |dir: &CgroupDir, path: &std::path::Path| dir.mount.join(path).exists();
+    let fresh = plan.dirs.iter().filter(|dir| !is_there(dir, &dir.path));
+    let with_parents = |dir: &CgroupDir| {
+        let missing = dir.path.ancestors().skip(1).take_while(|parent| !is_there(dir, parent));
+        CgroupDir { parents_made: if dir.required { 0 } else { missing.count() }, ..dir.clone() }
+    };
+    fresh.map(with_parents).collect()
 }
 
 /// The record of a container that is about to be made.
