@@ -55,6 +55,7 @@ tests! {
     v2_unified_is_written.view(View::V2).breaks_on(&[CRUN_V2]),
     v1_only_view_works.view(View::V1),
     update_pids_limit.breaks_on(&[("crun 1.8", "config-linux.md#pids: a limit of -1 is none")]),
+    update_takes_a_pids_limit_of_zero_as_create_does.breaks_on(&[("runc", "0 is no limit, whatever the version"), ("crun", "0 is no limit, whatever the version")]),
     update_memory_by_flag_with_a_suffix.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
     update_reads_resources_from_stdin,
     update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
@@ -665,6 +666,18 @@ fn update_pids_limit(lab: &Lab) -> TestResult {
 }
 
 const MEMORY: ((&str, &str), &str) = (("memory", "memory.limit_in_bytes"), "memory.max");
+
+fn update_takes_a_pids_limit_of_zero_as_create_does(lab: &Lab) -> TestResult {
+    for (version, wanted) in [("1.0.2", "50"), ("1.3.0", "1")] {
+        let b = lab.bundle().set("/ociVersion", json!(version)).set("/linux/resources/pids/limit", json!(50));
+        let b = b.args(&["/bin/sleep", "100"]);
+        lab.up(&b);
+        let zero = r#"{"pids": {"limit": 0}}"#;
+        lab.call(&["update", "--resources=-", &b.id]).stdin(zero).go().ok();
+        assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, wanted, "{version}");
+    }
+    Ok(())
+}
 
 fn update_memory_by_flag_with_a_suffix(lab: &Lab) -> TestResult {
     let b = with(lab, "memory/limit", json!(64 * MIB));

@@ -51,13 +51,16 @@ pub(super) fn make(
     state: Locked,
 ) -> Result<Made> {
     let intent = intent(planned);
-    global.log.debug(&format!(
+    global.log.debug(format_args!(
         "nsexec: {} bind mounts opened here, {} file system steps in the child",
         planned.plan.rootfs.opened,
         planned.plan.rootfs.before.len() + planned.plan.rootfs.after.len()
     ));
     match attempt(global, planned, id, console, starter, &state, intent.clone()) {
-        Ok((record, init)) => Ok(Made { state, record, init }),
+        Ok((record, init)) => {
+            global.log.debug(format_args!("init is process {}, in {}", init.pid, record.cgroup));
+            Ok(Made { state, record, init })
+        }
         Err(error) => {
             // What was begun is deleted, hooks included (`runtime.md#lifecycle`).
             let warnings = super::delete::poststop(id.as_str(), &intent);
@@ -110,7 +113,7 @@ fn attempt(
             // Nobody else is in it: it was empty when we took it. What cannot be removed keeps its record.
             let removed = cgroup.kill().and_then(|()| cgroup.delete());
             cgroup.undo();
-            global.log.debug("undone: init and cgroup");
+            global.log.debug(format_args!("undone: init and cgroup"));
             removed.map_err(|left| {
                 error.clone().hint(format!("{left}; hull delete --force {id} tries again"))
             })?;
@@ -210,6 +213,12 @@ fn intent(planned: &Planned) -> Record {
         shares_pids: !planned.plan.namespaces.makes(oci_spec::runtime::LinuxNamespaceType::Pid),
         personality: planned.plan.personality,
         program: program.unwrap_or_default(),
+        start_container: hooks
+            .and_then(|hooks| hooks.start_container().as_ref())
+            .into_iter()
+            .flatten()
+            .map(|hook| hook.path().to_string_lossy().into_owned())
+            .collect(),
         poststart: hooks.and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
         poststop: hooks.and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),
     }

@@ -121,6 +121,7 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         goes_on: ours.is_none(),
     })
     .map_err(unsaid)?;
+    global.log.debug(format_args!("process {} is in the namespaces of process {}", joined.pid, init.pid));
     let terminal = ours.map(|ours| Terminal::receive(ours.as_fd())).transpose();
     let started = terminal.and_then(|terminal| joined.release(&plan).map(|()| terminal));
     let terminal = started.map_err(|error| {

@@ -187,6 +187,8 @@ pub struct InForce {
     pub memory: Option<i64>,
     /// Limit of memory and swap together in bytes; -1 for none.
     pub memory_swap: Option<i64>,
+    /// As in [`CgroupRequest`], of the config the container was made from.
+    pub pids_zero_is_unset: bool,
 }
 
 /// The cgroup part of a plan.
@@ -265,8 +267,7 @@ pub fn plan_update(
 ) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
     limits.now = Some(now);
-    // dockerd 20.10 sends 0 for what it does not change.
-    limits.pids_zero_is_unset = true;
+    limits.pids_zero_is_unset = now.pids_zero_is_unset;
     limits.resources(resources)?;
     Ok(limits.finish(None, None))
 }
