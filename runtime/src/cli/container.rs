@@ -158,7 +158,7 @@ fn prepare(planned: &Planned, state: &Locked, record: &Record) -> Result<()> {
         state.save_process(&serde_json::to_vec(process).unwrap_or_default())?;
     }
     if let Some(filter) = planned.plan.seccomp.as_ref().map(|plan| &plan.filter) {
-        state.save_seccomp(&crate::plan::seccomp::to_bytes(&filter.program), filter.flags)?;
+        state.save_seccomp(&hull_seccomp::to_bytes(&filter.program), filter.flags)?;
     }
     state.prepare(record)
 }

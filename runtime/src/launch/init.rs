@@ -384,7 +384,7 @@ fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(
 /// of an exec.
 pub(super) fn finish(
     process: &ProcessPlan,
-    seccomp: Option<&crate::plan::seccomp::Filter>,
+    seccomp: Option<&hull_seccomp::Filter>,
     channel: &Channel,
     (program, args, env): (&CStr, &Strings, &Strings),
 ) -> Result<Never, Report> {
@@ -400,7 +400,7 @@ pub(super) fn finish(
 
 /// Takes the last capabilities and loads the filter. Who has CAP_SYS_ADMIN or has given up new privileges may load
 /// one; what comes after it must be allowed by it, so that is kept to capset and execve (prctl(2), seccomp(2)).
-fn confine(process: &ProcessPlan, seccomp: Option<&crate::plan::seccomp::Filter>) -> Result<(), Report> {
+fn confine(process: &ProcessPlan, seccomp: Option<&hull_seccomp::Filter>) -> Result<(), Report> {
     let load = || match seccomp {
         Some(filter) => cred::load_seccomp(&filter.program, filter.flags).during(Stage::Seccomp, 0),
         None => Ok(()),

@@ -27,7 +27,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::plan::caps::SYS_ADMIN;
 use crate::plan::process::ProcessPlan;
-use crate::plan::seccomp::Filter;
+use hull_seccomp::Filter;
 
 /// What the verb hands over.
 pub struct Join<'a> {
