@@ -123,38 +123,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<hull_cgroup::Error> for Error {
+    fn from(error: hull_cgroup::Error) -> Self {
+        Self::new("cgroup-facts", error.message)
+    }
+}
+
 /// A degradation that lets the work go on: rendered like an error, made one by `--strict`.
 pub type Warning = Error;
 
-/// The kernel's answer in the words callers match: lower case, as the C library and Go print it.
-pub fn words(errno: hull_sys::Errno) -> String {
-    use hull_sys::Errno;
-    // Where nix has a text of its own.
-    const OTHERS: [(Errno, &str); 17] = [
-        (Errno::EIO, "input/output error"),
-        (Errno::EBADF, "bad file descriptor"),
-        (Errno::EAGAIN, "resource temporarily unavailable"),
-        (Errno::ENOMEM, "cannot allocate memory"),
-        (Errno::EXDEV, "invalid cross-device link"),
-        (Errno::ENFILE, "too many open files in system"),
-        (Errno::ENOTTY, "inappropriate ioctl for device"),
-        (Errno::EDOM, "numerical argument out of domain"),
-        (Errno::ERANGE, "numerical result out of range"),
-        (Errno::EDEADLK, "resource deadlock avoided"),
-        (Errno::ENOLCK, "no locks available"),
-        (Errno::ELOOP, "too many levels of symbolic links"),
-        (Errno::ENETRESET, "network dropped connection on reset"),
-        (Errno::EBADMSG, "bad message"),
-        (Errno::EILSEQ, "invalid or incomplete multibyte or wide character"),
-        (Errno::EOPNOTSUPP, "operation not supported"),
-        (Errno::EDQUOT, "disk quota exceeded"),
-    ];
-    if let Some((_, text)) = OTHERS.iter().find(|(one, _)| *one == errno) {
-        return (*text).to_owned();
-    }
-    let mut letters = errno.desc().chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-}
+pub use hull_sys::words;
 
 /// The same for an error of the standard library.
 pub fn io_words(error: &std::io::Error) -> String {

@@ -15,14 +15,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hull::cgroup::{Cgroup, SavedCgroup, SubCgroup};
-use hull::host::cgroup::{self as facts, CgroupFacts, Mode};
 use hull::plan::cgroup::{self as plan, CgroupPlan, CgroupRequest, Driver, When};
+use hull_cgroup::{Hierarchies, Mode};
 use hull_sys::process::{Clone, Forked};
 use oci_spec::runtime::Linux;
 
 /// A container's cgroup that goes away with the test.
 struct Bed {
-    facts: CgroupFacts,
+    facts: Hierarchies,
     plan: CgroupPlan,
     cgroup: Cgroup,
     children: Vec<Child>,
@@ -50,8 +50,8 @@ fn path_of(name: &str) -> String {
     format!("/hull-test-{}/{name}", std::process::id())
 }
 
-fn planned(name: &str, resources: &str) -> (CgroupFacts, Result<CgroupPlan, hull::error::Error>) {
-    let facts = facts::probe().unwrap();
+fn planned(name: &str, resources: &str) -> (Hierarchies, Result<CgroupPlan, hull::error::Error>) {
+    let facts = Hierarchies::of_self().unwrap();
     let request = CgroupRequest {
         id: name,
         driver: Driver::Cgroupfs,
@@ -126,10 +126,10 @@ impl Drop for Bed {
 
 #[test]
 fn facts_agree_with_the_mounts() {
-    let facts = facts::probe().unwrap();
+    let facts = Hierarchies::of_self().unwrap();
     let start = Instant::now();
     for _ in 0..100 {
-        facts::probe().unwrap();
+        Hierarchies::of_self().unwrap();
     }
     println!("probe takes {:?}; {:?}", start.elapsed() / 100, facts.mode);
     for hierarchy in &facts.v1 {
@@ -389,7 +389,7 @@ fn unknown_controller_and_bad_path_of_a_sub_cgroup_are_refused() {
 
 #[test]
 fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
-    let facts = facts::probe().unwrap();
+    let facts = Hierarchies::of_self().unwrap();
     if facts.mode == Mode::Absent || is_root() {
         skip("needs a user who may not make cgroups");
         return;

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use hull::host::Facts;
-use hull::host::cgroup::{CgroupFacts, Mode, V1Hierarchy, V2Hierarchy};
 use hull::plan::{self, Request, text};
+use hull_cgroup::{Hierarchies, Mode, V1Hierarchy, V2Hierarchy};
 
 const NAMES: [&str; 4] = ["docker-20.10-default", "podman-4.3-default", "podman-4.3-idmap", "crio-sandbox"];
 
@@ -16,7 +16,7 @@ fn unified() -> Facts {
     let controllers =
         ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"].map(str::to_owned).to_vec();
     let v2 = V2Hierarchy { mount: "/sys/fs/cgroup".into(), own: PathBuf::new(), controllers };
-    facts(CgroupFacts { mode: Mode::Unified, v1: Vec::new(), v2: Some(v2) })
+    facts(Hierarchies { mode: Mode::Unified, v1: Vec::new(), v2: Some(v2) })
 }
 
 /// Root without `CAP_SYS_RESOURCE`, on cgroup v1 with one controller on the v2 side.
@@ -30,14 +30,14 @@ fn hybrid() -> Facts {
     let v1 = ["blkio", "cpu", "cpuset", "devices", "freezer", "memory", "pids"].map(hierarchy).to_vec();
     let controllers = vec!["hugetlb".to_owned()];
     let v2 = V2Hierarchy { mount: "/sys/fs/cgroup/unified".into(), own: PathBuf::new(), controllers };
-    let all = facts(CgroupFacts { mode: Mode::Hybrid, v1, v2: Some(v2) });
+    let all = facts(Hierarchies { mode: Mode::Hybrid, v1, v2: Some(v2) });
     let lacking = !(1 << plan::caps::SYS_RESOURCE);
     let (bounding, permitted, effective) =
         (all.bounding & lacking, all.permitted & lacking, all.effective & lacking);
     Facts { bounding, permitted, effective, hard_limits: vec![(7, 4096), (6, 1024)], ..all }
 }
 
-fn facts(cgroup: CgroupFacts) -> Facts {
+fn facts(cgroup: Hierarchies) -> Facts {
     let every = (1 << 41) - 1;
     Facts {
         cgroup,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use hull_cgroup::ErrorKind;
 use ttrpc::{Code, get_status};
 
 /// What went wrong, for the caller of a method.
@@ -66,6 +67,15 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl From<hull_cgroup::Error> for Error {
+    fn from(error: hull_cgroup::Error) -> Self {
+        match error.kind {
+            ErrorKind::Gone => Self::not_found(error.message),
+            ErrorKind::Unreadable | ErrorKind::NotMounted => Self::other(error.message),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use hull_cgroup::files::number_of;
 use hull_sys::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -154,7 +155,7 @@ impl Counter {
             Source::V1 { signals } => kills_v1(&self.dir, signals.get()),
             Source::V2 => {
                 let text = std::fs::read_to_string(self.dir.join("memory.events")).ok()?;
-                Some(number(&text, "oom_kill").unwrap_or(self.seen.get()))
+                Some(number_of(&text, "oom_kill").unwrap_or(self.seen.get()))
             }
         }
     }
@@ -164,7 +165,7 @@ impl Counter {
             Source::V1 { .. } => false,
             // What cannot be read has ended, too.
             Source::V2 => std::fs::read_to_string(self.dir.join("cgroup.events"))
-                .map_or(true, |text| number(&text, "populated") == Some(0)),
+                .map_or(true, |text| number_of(&text, "populated") == Some(0)),
         }
     }
 
@@ -197,17 +198,11 @@ impl Counter {
 /// containers of its own. Without such a counter, `signals`.
 fn kills_v1(dir: &Path, signals: u64) -> Option<u64> {
     let text = std::fs::read_to_string(dir.join("memory.oom_control")).ok()?;
-    let Some(own) = number(&text, "oom_kill") else { return Some(signals) };
+    let Some(own) = number_of(&text, "oom_kill") else { return Some(signals) };
     // One that goes meanwhile takes its count along.
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     Some(own + below.filter_map(|entry| kills_v1(&entry.path(), 0)).sum::<u64>())
-}
-
-/// The number after `key` in lines of both.
-fn number(text: &str, key: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(name, _)| *name == key).and_then(|(_, number)| number.parse().ok())
 }
 
 /// By the rules of `cgroup-v1/memory.rst`, section 10. The control file may be closed afterwards.

@@ -34,7 +34,7 @@ pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
     };
     let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
     let template = Template {
-        unified_cgroups: crate::host::cgroup::probe()?.v1.is_empty(),
+        unified_cgroups: hull_cgroup::Hierarchies::of_self()?.v1.is_empty(),
         rootless: parsed.has("rootless").then_some(user),
     };
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use hull_cgroup::Hierarchies;
 use hull_sys::open::{self, How};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
@@ -10,7 +11,6 @@ use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Field, Result, io_words};
-use crate::host;
 use crate::plan::cgroup::{InForce, plan_update};
 use crate::spec::{self, ContainerId, state::Status};
 use crate::state::Record;
@@ -78,7 +78,7 @@ fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Resu
     }
     same_devices(&record, resources)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
-    let facts = host::cgroup::probe()?;
+    let facts = Hierarchies::of_self()?;
     let pids_zero_is_unset = !spec::check::is_since(&record.oci_version, (1, 3));
     let now = InForce { pids_zero_is_unset, ..cgroup.in_force() };
     let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, now)?;

@@ -2,8 +2,7 @@
 //! a container can change, and only when the spec asks for something that depends on it; they decide
 //! nothing. `cli` calls [`probe`], every planner reads [`Facts`].
 
-pub mod cgroup;
-
+use hull_cgroup::Hierarchies;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Error, Result, words};
@@ -13,7 +12,7 @@ use crate::plan::process::rlimit_number;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// The cgroup hierarchies.
-    pub cgroup: cgroup::CgroupFacts,
+    pub cgroup: Hierarchies,
     /// Our bounding set, bit n for capability n.
     pub bounding: u64,
     /// Our permitted set.
@@ -53,7 +52,7 @@ impl Facts {
 /// When the kernel's own files cannot be read.
 pub fn probe(spec: &Spec) -> Result<Facts> {
     let mut facts = probe_process(spec.process().as_ref())?;
-    facts.cgroup = cgroup::probe()?;
+    facts.cgroup = Hierarchies::of_self()?;
     let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     facts.selinux = facts.selinux || mount_label.is_some_and(|label| !label.is_empty()) && probe_selinux();
     facts.kcore = hull_sys::fs::stat_host(c"/proc/kcore").is_ok();
@@ -71,7 +70,7 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
         hull_sys::cred::bounding().map_err(|errno| unreadable("the bounding set of this process", errno))?;
     let labelled = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
     Ok(Facts {
-        cgroup: cgroup::CgroupFacts { mode: cgroup::Mode::Absent, v1: Vec::new(), v2: None },
+        cgroup: Hierarchies::absent(),
         bounding,
         permitted: caps.permitted,
         effective: caps.effective,

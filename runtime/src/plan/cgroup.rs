@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hull_cgroup::{Hierarchies, Mode, V1Hierarchy, V2Hierarchy};
 use hull_sys::bpf::Insn;
 use oci_spec::runtime::{Linux, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Field, Result, Warning};
-use crate::host::cgroup::{CgroupFacts, Mode, V1Hierarchy, V2Hierarchy};
 
 mod block_io;
 mod cpu;
@@ -229,7 +229,7 @@ const RESOURCES: Field = Field::named("linux.resources");
 /// # Errors
 /// Limits that contradict each other or lack a controller, a bad `cgroupsPath`, device rules that no
 /// hierarchy can enforce; each names its field.
-pub fn plan(linux: Option<&Linux>, facts: &CgroupFacts, request: &CgroupRequest<'_>) -> Result<CgroupPlan> {
+pub fn plan(linux: Option<&Linux>, facts: &Hierarchies, request: &CgroupRequest<'_>) -> Result<CgroupPlan> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let asked = linux.and_then(|linux| linux.cgroups_path().as_deref());
     match request.driver {
@@ -262,7 +262,7 @@ pub fn plan(linux: Option<&Linux>, facts: &CgroupFacts, request: &CgroupRequest<
 pub fn plan_update(
     resources: &LinuxResources,
     dirs: Vec<CgroupDir>,
-    facts: &CgroupFacts,
+    facts: &Hierarchies,
     now: InForce,
 ) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
@@ -296,7 +296,7 @@ fn disabled(resources: Option<&LinuxResources>) -> CgroupPlan {
 /// One directory per hierarchy. A required hierarchy comes before the ones that only track.
 fn dirs(
     asked: Option<&Path>,
-    facts: &CgroupFacts,
+    facts: &Hierarchies,
     id: &str,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<CgroupDir>> {

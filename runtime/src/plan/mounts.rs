@@ -396,7 +396,7 @@ fn plan_cgroup_view(
 }
 
 /// One v1 hierarchy as a container in its own cgroup namespace sees it.
-fn v1_mount(hierarchy: &crate::host::cgroup::V1Hierarchy, at: &InRoot, options: &Options) -> Result<FsOp> {
+fn v1_mount(hierarchy: &hull_cgroup::V1Hierarchy, at: &InRoot, options: &Options) -> Result<FsOp> {
     let mut words = Vec::new();
     match &hierarchy.name {
         Some(name) => {

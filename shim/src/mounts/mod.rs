@@ -18,9 +18,7 @@ mod helper;
 // The way back.
 mod unmount;
 // What is mounted.
-pub mod table;
-
-use std::ffi::{CString, OsStr};
+pub use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use hull_cgroup::mountinfo;
+
 use super::*;
 use crate::scratch::Scratch;
 
@@ -38,13 +40,13 @@ fn mount(kind: &str, source: impl AsRef<Path>, options: &[&str]) -> Mount {
 
 /// The line of the table for the mount at `point`, the last one.
 fn line(point: &Path) -> String {
-    let table = String::from_utf8(table::read().unwrap()).unwrap();
+    let table = String::from_utf8(mountinfo::read().unwrap()).unwrap();
     let word = format!(" {} ", point.display());
     table.lines().rfind(|line| line.contains(&word)).unwrap_or_default().to_owned()
 }
 
 fn mounted_below(dir: &Path) -> usize {
-    table::entries(&table::read().unwrap()).filter(|entry| entry.point.starts_with(dir)).count()
+    mountinfo::entries(&mountinfo::read().unwrap()).filter(|entry| entry.point.starts_with(dir)).count()
 }
 
 /// A tmpfs to make directories in that overlay takes as upper ones.

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hull_cgroup::mountinfo;
 use hull_sys::open::{self, How};
 use hull_sys::{Errno, mount};
 
-use super::{Reason, Step, table, text};
+use super::{Reason, Step, text};
 use crate::error::{Error, Result};
 
 /// How often a mount in use is tried again, and how long to wait before: 2.5 s in all.
@@ -112,12 +113,12 @@ fn unmount(point: &Path) -> Step<()> {
 /// mounts several times.
 fn points(target: &Path) -> Result<Vec<PathBuf>> {
     let table =
-        table::read().map_err(|error| Error::failed("read the table of mounts", Reason::from(error)))?;
+        mountinfo::read().map_err(|error| Error::failed("read the table of mounts", Reason::from(error)))?;
     Ok(points_in(&table, target))
 }
 
 fn points_in(table: &[u8], target: &Path) -> Vec<PathBuf> {
-    let all = table::entries(table).map(|entry| entry.point);
+    let all = mountinfo::entries(table).map(|entry| entry.point);
     let mut points: Vec<_> = all.filter(|point| point.starts_with(target)).collect();
     points.reverse();
     points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));

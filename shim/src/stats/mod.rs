@@ -1,15 +1,14 @@
 //! What a container uses, read from its cgroup, in the messages that daemons decode. Reads files only.
 //! `container` calls it.
 
-mod place;
-mod read;
 mod v1;
 mod v2;
 
 use std::path::{Path, PathBuf};
 
-use protobuf::Message;
+use hull_cgroup::{Hierarchies, files, hierarchy};
 use protobuf::well_known_types::any::Any;
+use protobuf::{Message, MessageField};
 
 use crate::error::{Error, Result};
 
@@ -39,7 +38,10 @@ impl Cgroup {
     /// # Errors
     /// When the process is gone or its cgroups cannot be told.
     pub fn of(pid: i32) -> Result<Self> {
-        place::of(pid)
+        let Hierarchies { v1, v2, .. } = Hierarchies::of_process(pid)?;
+        let with_controllers = v1.into_iter().filter(|one| one.name.is_none());
+        let v1 = with_controllers.map(|one| (one.controllers.join(","), one.mount.join(one.own))).collect();
+        Ok(Self { v1, v2: v2.map(|one| one.mount.join(one.own)) })
     }
 
     /// The processes in it and in the cgroups below it; none when it is gone.
@@ -48,10 +50,10 @@ impl Cgroup {
     /// When they cannot be read.
     pub fn pids(&self) -> Result<Vec<i32>> {
         let whole = [self.v1("pids"), self.v1("memory")].into_iter().flatten();
-        let dir = whole.chain(self.dirs()).find(|dir| !place::is_root(dir));
+        let dir = whole.chain(self.dirs()).find(|dir| !hierarchy::is_root(dir));
         let mut pids = Vec::new();
         if let Some(dir) = dir {
-            read::pids(dir, &mut pids)?;
+            files::pids(dir, &mut pids)?;
         }
         pids.sort_unstable();
         Ok(pids)
@@ -81,7 +83,7 @@ impl Cgroup {
     /// The root of a hierarchy counts for the whole host.
     pub fn memory(&self) -> Memory<'_> {
         match (self.v1("memory"), &self.v2) {
-            (Some(dir), _) if place::is_root(dir) => Memory::None,
+            (Some(dir), _) if hierarchy::is_root(dir) => Memory::None,
             (Some(dir), _) => Memory::V1(dir),
             (None, Some(dir)) if dir.join("memory.events").exists() => Memory::V2(dir),
             _ => Memory::None,
@@ -109,6 +111,14 @@ impl Cgroup {
     fn dirs(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().map(|(_, dir)| dir).chain(&self.v2).map(PathBuf::as_path)
     }
+}
+
+/// What is read from `dir`, when there is such a directory.
+pub fn part<T>(
+    dir: Option<&Path>,
+    read: impl Fn(&Path) -> hull_cgroup::Result<Option<T>>,
+) -> hull_cgroup::Result<MessageField<T>> {
+    Ok(MessageField::from_option(dir.map(read).transpose()?.flatten()))
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
+use hull_cgroup::Result;
+use hull_cgroup::files::{Flat, device_line, number, number_or_zero, page_sizes, parse, rdma_line, text};
 use hull_proto::cgroup1::{
     BlkIOEntry, BlkIOStat, CPUStat, CPUUsage, HugetlbStat, MemoryEntry, MemoryOomControl, MemoryStat,
     Metrics, PidsStat, RdmaEntry, RdmaStat, Throttle,
 };
 use protobuf::MessageField;
 
-use super::Cgroup;
-use super::read::{Flat, device_line, number, number_or_zero, page_sizes, parse, part, rdma_line, text};
-use crate::error::Result;
+use super::{Cgroup, part};
 
 /// Nanoseconds of a clock tick in `cpuacct.stat`: `USER_HZ` is 100 on every architecture hull is built for.
 const TICK_NS: u64 = 10_000_000;

@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
+use hull_cgroup::Result;
+use hull_cgroup::files::{Flat, device_line, number, number_or_zero, page_sizes, parse, rdma_line, text};
 use hull_proto::cgroup2::{
     CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PSIData, PSIStats, PidsStat,
     RdmaEntry, RdmaStat,
 };
 use protobuf::MessageField;
 
-use super::read::{Flat, device_line, number, number_or_zero, page_sizes, parse, part, rdma_line, text};
-use crate::error::Result;
+use super::part;
 
 pub(super) fn metrics(dir: &Path) -> Result<Metrics> {
     let here = Some(dir);

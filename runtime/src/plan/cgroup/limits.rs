@@ -11,7 +11,7 @@ use super::{
     Version, When, Write, block_io, cpu, memory, other,
 };
 use crate::error::{Error, Field, Result, Warning};
-use crate::host::cgroup::CgroupFacts;
+use hull_cgroup::Hierarchies;
 
 /// Where a controller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(dirs: Vec<CgroupDir>, facts: &CgroupFacts) -> Self {
+    pub(super) fn new(dirs: Vec<CgroupDir>, facts: &Hierarchies) -> Self {
         let v2 = facts.v2.as_ref().map(|v2| v2.controllers.clone()).unwrap_or_default();
         Self {
             dirs,

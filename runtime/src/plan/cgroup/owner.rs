@@ -7,8 +7,8 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
 use crate::error::Field;
 use crate::host::Facts;
-use crate::host::cgroup::Mode;
 use crate::plan::namespaces::NamespacePlan;
+use hull_cgroup::Mode;
 
 /// Who gets the container's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,32 +12,32 @@ fn v1(name: &str) -> V1Hierarchy {
     }
 }
 
-fn legacy() -> CgroupFacts {
+fn legacy() -> Hierarchies {
     let names = ["blkio", "cpu,cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory"];
     let more = ["net_cls,net_prio", "pids", "rdma", "systemd"];
     let v1 = names.iter().chain(&more).map(|name| v1(name)).collect();
-    CgroupFacts { mode: Mode::Legacy, v1, v2: None }
+    Hierarchies { mode: Mode::Legacy, v1, v2: None }
 }
 
-fn unified() -> CgroupFacts {
+fn unified() -> Hierarchies {
     let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
     let v2 = V2Hierarchy {
         mount: "/sys/fs/cgroup".into(),
         own: "user.slice/session".into(),
         controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
     };
-    CgroupFacts { mode: Mode::Unified, v1: vec![], v2: Some(v2) }
+    Hierarchies { mode: Mode::Unified, v1: vec![], v2: Some(v2) }
 }
 
 /// The test host: v1, and hugetlb on cgroup2.
-fn hybrid() -> CgroupFacts {
+fn hybrid() -> Hierarchies {
     let names = ["cpu", "cpuset", "devices", "freezer", "memory", "pids", "systemd"];
     let v2 = V2Hierarchy {
         mount: "/sys/fs/cgroup/unified".into(),
         own: "own".into(),
         controllers: vec!["hugetlb".to_owned()],
     };
-    CgroupFacts { mode: Mode::Hybrid, v1: names.iter().map(|name| v1(name)).collect(), v2: Some(v2) }
+    Hierarchies { mode: Mode::Hybrid, v1: names.iter().map(|name| v1(name)).collect(), v2: Some(v2) }
 }
 
 fn linux(json: &str) -> Linux {
@@ -52,28 +52,28 @@ const REQUEST: CgroupRequest<'_> = CgroupRequest {
     pids_zero_is_unset: false,
 };
 
-fn plan_of(json: &str, facts: &CgroupFacts) -> Result<CgroupPlan> {
+fn plan_of(json: &str, facts: &Hierarchies) -> Result<CgroupPlan> {
     plan(Some(&linux(json)), facts, &REQUEST)
 }
 
 /// The writes of these resources as text, device rules left out.
-fn writes(resources: &str, facts: &CgroupFacts) -> String {
+fn writes(resources: &str, facts: &Hierarchies) -> String {
     let plan = plan_of(&format!(r#"{{"cgroupsPath": "/c", "resources": {resources}}}"#), facts).unwrap();
     let writes = plan.writes.iter().filter(|write| write.controller != "devices");
     writes.map(|write| format!("{write}\n")).collect()
 }
 
-fn refusal(resources: &str, facts: &CgroupFacts) -> String {
+fn refusal(resources: &str, facts: &Hierarchies) -> String {
     let json = format!(r#"{{"cgroupsPath": "/c", "resources": {resources}}}"#);
     plan_of(&json, facts).unwrap_err().to_string()
 }
 
-fn warned(resources: &str, facts: &CgroupFacts) -> Vec<String> {
+fn warned(resources: &str, facts: &Hierarchies) -> Vec<String> {
     let json = format!(r#"{{"cgroupsPath": "/c", "resources": {resources}}}"#);
     plan_of(&json, facts).unwrap().warnings.iter().map(ToString::to_string).collect()
 }
 
-fn paths(json: &str, facts: &CgroupFacts) -> Vec<String> {
+fn paths(json: &str, facts: &Hierarchies) -> Vec<String> {
     plan_of(json, facts).unwrap().dirs.iter().map(|dir| dir.path.display().to_string()).collect()
 }
 
@@ -402,7 +402,7 @@ fn rootless_tolerance_follows_what_was_asked() {
 
 #[test]
 fn host_without_cgroups_takes_a_rootless_container_only() {
-    let facts = CgroupFacts { mode: Mode::Absent, v1: vec![], v2: None };
+    let facts = Hierarchies { mode: Mode::Absent, v1: vec![], v2: None };
     let error = plan(None, &facts, &REQUEST).unwrap_err();
     assert!(error.message.contains("no devices cgroup is mounted"));
     let request = CgroupRequest { rootless: true, ..REQUEST };
@@ -440,7 +440,7 @@ fn update_leaves_devices_alone() {
     assert_eq!(update.devices, None);
 }
 
-fn update_of(json: &str, facts: &CgroupFacts, now: InForce) -> Result<String> {
+fn update_of(json: &str, facts: &Hierarchies, now: InForce) -> Result<String> {
     let plan = plan_of(r#"{"cgroupsPath": "/c"}"#, facts).unwrap();
     let update = plan_update(&serde_json::from_str(json).unwrap(), plan.dirs, facts, now)?;
     let text = update.to_string();

@@ -1,5 +1,5 @@
 //! The mounts that this process sees, as the kernel lists them (`proc_pid_mountinfo(5)`). Pure but for
-//! [`read`]. `stats` and the unmounting call it.
+//! [`read`].
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -18,13 +18,16 @@ pub struct Entry<'a> {
     pub options: &'a [u8],
 }
 
-/// The table as bytes: a path may be anything. Of this thread, as tests have a mount namespace for each.
+/// The table as bytes: a path may be anything. Of this thread, which may have a mount namespace of its own.
+///
+/// # Errors
+/// When procfs is not there.
 pub fn read() -> std::io::Result<Vec<u8>> {
     std::fs::read("/proc/thread-self/mountinfo")
 }
 
 /// The mounts in it, in the order of the table.
-pub fn entries(table: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+pub fn entries(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry<'_>> {
     table.split(|byte| *byte == b'\n').filter_map(parse)
 }
 

@@ -1,31 +1,33 @@
-//! The forms that files of cgroups have: one number, lines of a key and a number, lines of a device. What is
-//! missing is no error here. `v1` and `v2` call it.
+//! The forms that files of cgroups have: one number, lines of a key and a number, lines of a device. What is missing
+//! is no error here.
 
 use std::path::Path;
 
 use hull_sys::Errno;
-use protobuf::MessageField;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A file of a cgroup; nothing when the kernel, the controller or the cgroup is not there.
-pub(super) fn text(dir: &Path, file: &str) -> Result<Option<String>> {
+pub fn text(dir: &Path, file: &str) -> Result<Option<String>> {
     let path = dir.join(file);
-    match std::fs::read_to_string(&path).map_err(errno) {
+    match std::fs::read_to_string(&path).map_err(|error| errno(&error)) {
         Ok(text) => Ok(Some(text)),
         // Removed between open and read; a kernel told to do without (psi=0).
         Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(None),
-        Err(errno) => Err(Error::failed(format!("read {}", path.display()), errno.desc())),
+        Err(errno) => {
+            let text = format!("read {}: {}", path.display(), hull_sys::words(errno));
+            Err(Error::new(ErrorKind::Unreadable, text))
+        }
     }
 }
 
 /// The kernel's number for it.
-pub(super) fn errno(error: std::io::Error) -> Errno {
-    Errno::try_from(error).unwrap_or(Errno::EIO)
+pub fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// Adds the processes in `dir` and below.
-pub(super) fn pids(dir: &Path, found: &mut Vec<i32>) -> Result<()> {
+pub fn pids(dir: &Path, found: &mut Vec<i32>) -> Result<()> {
     // A cgroup of threads has no such file, or refuses to be read: its processes are those of one above.
     if let Some(text) = text(dir, "cgroup.procs")? {
         found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
@@ -39,17 +41,17 @@ pub(super) fn pids(dir: &Path, found: &mut Vec<i32>) -> Result<()> {
 }
 
 /// A file that is one number.
-pub(super) fn number(dir: &Path, file: &str) -> Result<Option<u64>> {
+pub fn number(dir: &Path, file: &str) -> Result<Option<u64>> {
     Ok(text(dir, file)?.map(|text| parse(&text)))
 }
 
 /// As [`number`], 0 when the file is not there: the messages have no other word for it.
-pub(super) fn number_or_zero(dir: &Path, file: &str) -> Result<u64> {
+pub fn number_or_zero(dir: &Path, file: &str) -> Result<u64> {
     Ok(number(dir, file)?.unwrap_or(0))
 }
 
 /// A number in the kernel's words: `max` is the largest, and what is below zero is nothing.
-pub(super) fn parse(text: &str) -> u64 {
+pub fn parse(text: &str) -> u64 {
     match text.trim() {
         "max" => u64::MAX,
         // Nothing but a number, or a number below zero, is ever written there.
@@ -57,37 +59,44 @@ pub(super) fn parse(text: &str) -> u64 {
     }
 }
 
-/// What is read from `dir`, when there is such a directory.
-pub(super) fn part<T>(
-    dir: Option<&Path>,
-    read: impl Fn(&Path) -> Result<Option<T>>,
-) -> Result<MessageField<T>> {
-    Ok(MessageField::from_option(dir.map(read).transpose()?.flatten()))
+/// The number after `key` in lines of both; `None` when there is none.
+pub fn number_of(text: &str, key: &str) -> Option<u64> {
+    value_of(text, key)?.parse().ok()
+}
+
+/// The value after `key` in lines of both.
+pub fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(name, _)| *name == key)
+        .map(|(_, value)| value)
 }
 
 /// Lines of `key number`.
-pub(super) struct Flat<'a>(Vec<(&'a str, u64)>);
+#[derive(Debug)]
+pub struct Flat<'a>(Vec<(&'a str, u64)>);
 
 impl<'a> Flat<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    /// Of this text.
+    pub fn new(text: &'a str) -> Self {
         Self(text.lines().filter_map(|line| line.split_once(' ')).map(|(key, n)| (key, parse(n))).collect())
     }
 
     /// 0 when the kernel does not have it.
-    pub(super) fn get(&self, key: &str) -> u64 {
+    pub fn get(&self, key: &str) -> u64 {
         self.0.iter().find(|(name, _)| *name == key).map_or(0, |(_, number)| *number)
     }
 }
 
 /// Device numbers and what follows them: `8:0 Read 4096`.
-pub(super) fn device_line(line: &str) -> Option<(u64, u64, &str)> {
+pub fn device_line(line: &str) -> Option<(u64, u64, &str)> {
     let (device, rest) = line.split_once(' ')?;
     let (major, minor) = device.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?, rest))
 }
 
 /// One line of an RDMA file, `mlx4_0 hca_handle=2 hca_object=max`: device, handles, objects.
-pub(super) fn rdma_line(line: &str) -> Option<(String, u32, u32)> {
+pub fn rdma_line(line: &str) -> Option<(String, u32, u32)> {
     let (device, rest) = line.split_once(' ')?;
     let of = |key: &str| {
         let values = rest.split(' ').filter_map(|pair| pair.split_once('='));
@@ -98,7 +107,7 @@ pub(super) fn rdma_line(line: &str) -> Option<(String, u32, u32)> {
 }
 
 /// The sizes of huge pages on this host as cgroups name them, smallest first.
-pub(super) fn page_sizes() -> Vec<String> {
+pub fn page_sizes() -> Vec<String> {
     // A kernel without huge pages has no such directory.
     let names = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
     let mut sizes: Vec<u64> = names.filter_map(|entry| size_kib(entry.file_name().to_str()?)).collect();
@@ -121,7 +130,6 @@ fn size_name(kib: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
 
     #[test]
     fn max_is_the_largest_number_and_below_zero_is_nothing() {
@@ -132,11 +140,9 @@ mod tests {
 
     #[test]
     fn missing_file_is_nothing_and_another_failure_an_error() {
-        let scratch = Scratch::new("read");
-        assert_eq!(number(scratch.path(), "pids.current").unwrap(), None);
-        scratch.dir("pids.max");
-        let error = number(scratch.path(), "pids.max").unwrap_err();
-        assert!(error.message.ends_with("pids.max: is a directory"), "{error}");
+        assert_eq!(number(Path::new("/proc/self"), "pids.current").unwrap(), None);
+        let error = number(Path::new("/proc/self"), "fd").unwrap_err();
+        assert_eq!(error.message, "read /proc/self/fd: is a directory");
     }
 
     #[test]
