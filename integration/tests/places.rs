@@ -161,8 +161,10 @@ fn a_bind_on_the_root_takes_its_place(lab: &Lab) -> TestResult {
 }
 
 fn a_tmpfs_on_the_root_is_refused(lab: &Lab) -> TestResult {
-    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/", &[])).fails("would hide the container's root");
-    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/..", &[])).fails("would hide the container's root");
+    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/", &[]))
+        .fails("would cover the root file system of the container");
+    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/..", &[]))
+        .fails("would cover the root file system of the container");
     lab.run(&lab.bundle().push("/linux/maskedPaths", json!("/"))).fails("/ cannot be hidden");
     Ok(())
 }

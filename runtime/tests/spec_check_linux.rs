@@ -134,7 +134,11 @@ fn devices() {
     }
     refused(&device("major", json!(-1)), "linux.devices[0].major", "0 to 4095");
     refused(&device("minor", json!(1 << 20)), "linux.devices[0].minor", "0 to 1048575");
-    refused(&device("fileMode", json!(0o200_000)), "linux.devices[0].fileMode", "has bits no file has");
+    refused(
+        &device("fileMode", json!(0o200_000)),
+        "linux.devices[0].fileMode",
+        "has bits that are not file mode bits",
+    );
     refused(&device("uid", json!(u32::MAX)), "linux.devices[0].uid", "valid id");
 
     let rule = |rule: Value| with("/linux/resources/devices", json!([rule]));
@@ -143,7 +147,7 @@ fn devices() {
     refused(
         &rule(json!({"allow": false, "access": "x"})),
         "linux.resources.devices[0].access",
-        "known are r, w and m",
+        "only r, w and m are allowed",
     );
     refused(
         &rule(json!({"allow": false, "access": "r", "type": "p"})),

@@ -154,7 +154,7 @@ fn alternatives(
 
 fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> Field) -> Result<Condition> {
     let Some(index) = u8::try_from(arg.index()).ok().filter(|i| *i < 6) else {
-        let message = format!("a system call has no argument {}: they count from 0 to 5", arg.index());
+        let message = format!("a system call has no argument {}: arguments are numbered 0 to 5", arg.index());
         return Err(Error::new("seccomp-arg", message).field(field().member("index")));
     };
     let op = arg.op();
@@ -205,7 +205,7 @@ fn errno_unused(
 ) -> Option<Warning> {
     let takes = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
     errno.filter(|_| !takes).map(|errno| {
-        Warning::new("seccomp-errno-unused", format!("errno {errno} has no meaning for {action}"))
+        Warning::new("seccomp-errno-unused", format!("errno {errno} has no effect with {action}"))
             .field(field())
     })
 }
