@@ -61,7 +61,7 @@ fn mounts() {
         mounts
     };
     passes(&with("/mounts", idmapped("none", "bind", &line, &line)));
-    refused_at(idmapped("none", "bind", &line, &Value::Null), "mounts[0].uidMappings", "needs both or none");
+    refused_at(idmapped("none", "bind", &line, &Value::Null), "mounts[0].uidMappings", "needs both or neither");
     refused_at(
         idmapped("tmpfs", "ro", &line, &line),
         "mounts[0].uidMappings",
@@ -115,7 +115,7 @@ fn sysctls() {
         set(&mut config, "/linux/sysctl", key(name));
         refused(&config, &field(name), words);
     }
-    refused(&with("/linux/sysctl", json!({"net.x": "1\n2"})), &field("net.x"), "several lines");
+    refused(&with("/linux/sysctl", json!({"net.x": "1\n2"})), &field("net.x"), "multi-line value");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn resources() {
     let at = "/linux/resources";
     for size in ["2M", "02MB", "MB", "2mb", "../2MB", ""] {
         let limits = json!({"hugepageLimits": [{"pageSize": size, "limit": 1}]});
-        refused(&with(at, limits), "linux.resources.hugepageLimits[0].pageSize", "is not like 64KB");
+        refused(&with(at, limits), "linux.resources.hugepageLimits[0].pageSize", "must have the form 64KB");
     }
     passes(&with(at, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": u64::MAX}]})));
     refused(
@@ -179,7 +179,7 @@ fn resources() {
         "linux.resources.unified[\"x\"]",
         "CONTROLLER.PARAMETER",
     );
-    refused(&with(at, json!({"rdma": {"a b": {}}})), "linux.resources.rdma[\"a b\"]", "no device name");
+    refused(&with(at, json!({"rdma": {"a b": {}}})), "linux.resources.rdma[\"a b\"]", "not a device name");
     let priorities = json!({"network": {"priorities": [{"name": "a b", "priority": 1}]}});
     refused(
         &with(at, priorities),

@@ -185,7 +185,7 @@ fn ignored(memory: &LinuxMemory, limits: &mut Limits) {
         if value.is_some_and(|value| value != 0) {
             limits.ignored(
                 MEMORY.member(name),
-                "kernel memory limits are ignored: the kernel no longer has them",
+                "kernel memory settings are ignored: the kernel no longer has them",
             );
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<
         for (name, first) in [("containerID", mapping.container_id()), ("hostID", mapping.host_id())] {
             if first == NO_ID || first.checked_add(mapping.size()).is_none() {
                 let message = format!(
-                    "a range of {} IDs from {first} exceeds the last ID {}",
+                    "a range of size {} from {first} goes beyond the last ID {}",
                     mapping.size(),
                     NO_ID - 1
                 );

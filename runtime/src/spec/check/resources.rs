@@ -22,7 +22,7 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             return Err(refuse(
                 "hugepage-size",
                 field,
-                format!("page size {size:?} does not have the form 64KB, 2MB or 1GB"),
+                format!("page size {size:?} must have the form 64KB, 2MB or 1GB"),
             ));
         }
         if limit.limit() < 0 {
