@@ -61,7 +61,11 @@ fn mounts() {
         mounts
     };
     passes(&with("/mounts", idmapped("none", "bind", &line, &line)));
-    refused_at(idmapped("none", "bind", &line, &Value::Null), "mounts[0].uidMappings", "needs both or neither");
+    refused_at(
+        idmapped("none", "bind", &line, &Value::Null),
+        "mounts[0].uidMappings",
+        "needs both or neither",
+    );
     refused_at(
         idmapped("tmpfs", "ro", &line, &line),
         "mounts[0].uidMappings",
