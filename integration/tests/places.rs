@@ -211,7 +211,7 @@ fn without_dev(lab: &Lab) -> Bundle {
 fn a_file_of_the_image_is_not_taken_for_a_device(lab: &Lab) -> TestResult {
     let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
     for b in [without_dev(lab).file("/dev/null", "", 0o666), without_dev(lab).file("/dev/mine", "", 0o666)] {
-        lab.run(&b.push("/linux/devices", device.clone())).fails("something else is there");
+        lab.run(&b.push("/linux/devices", device.clone())).fails("something else exists there");
     }
     Ok(())
 }
