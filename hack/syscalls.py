@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes runtime/src/plan/seccomp/table.rs: system call names and their numbers per ABI.
+"""Writes runtime/seccomp/src/table.rs: system call names and their numbers per ABI.
 
 Sources, all facts of the kernel's ABI:
   * the uapi headers of the five ABIs (Debian: linux-libc-dev, linux-libc-dev-arm64-cross,
@@ -16,7 +16,7 @@ import re
 import subprocess
 import textwrap
 
-OUT = "runtime/src/plan/seccomp/table.rs"
+OUT = "runtime/seccomp/src/table.rs"
 NATIVE = "/usr/include/x86_64-linux-gnu"
 ABIS = {
     "x86_64": ([NATIVE, "/usr/include"], "asm/unistd_64.h"),

@@ -40,6 +40,8 @@ tests! {
     a_cgroup_in_use_is_refused.breaks_on(&[("runc 1.1", "docs/differences.md: a container must not share a cgroup by accident"), ("crun", "docs/differences.md: a container must not share a cgroup by accident")]),
     a_frozen_cgroup_is_refused.breaks_on(&[("crun", "runc's words: container's cgroup unexpectedly frozen")]),
     an_empty_cgroup_that_exists_is_used,
+    the_tracking_hierarchies_of_a_pod_are_cleared.breaks_on(&[("runc", "docs/differences.md: parents that no engine knows are removed"), ("crun", "docs/differences.md: parents that no engine knows are removed")]),
+    parents_in_use_stay,
     cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "docs/differences.md: `..` in cgroupsPath is refused")]),
     freezer_file_follows_pause,
     v2_container_runs_without_limits.view(View::V2).breaks_on(&[CRUN_V2]),
@@ -53,6 +55,7 @@ tests! {
     v2_unified_is_written.view(View::V2).breaks_on(&[CRUN_V2]),
     v1_only_view_works.view(View::V1),
     update_pids_limit.breaks_on(&[("crun 1.8", "config-linux.md#pids: a limit of -1 is none")]),
+    update_takes_a_pids_limit_of_zero_as_create_does.breaks_on(&[("runc", "0 is no limit, whatever the version"), ("crun", "0 is no limit, whatever the version")]),
     update_memory_by_flag_with_a_suffix.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
     update_reads_resources_from_stdin,
     update_keeps_what_is_not_named.breaks_on(&[("crun 1.8", "runc-update(8): memory values take suffixes")]),
@@ -430,6 +433,94 @@ fn an_empty_cgroup_that_exists_is_used(lab: &Lab) -> TestResult {
     Ok(())
 }
 
+/// The hierarchies without a controller: named ones, and v2's beside v1.
+fn tracking(lab: &Lab) -> Vec<PathBuf> {
+    let v2 = lab.host.v2.clone().filter(|_| lab.host.mode != Mode::V2);
+    let named = lab.host.v1.iter().filter(|(name, _)| name.starts_with("name=")).map(|(_, at)| at.clone());
+    named.chain(v2).collect()
+}
+
+/// As a kubelet does: the pod's cgroup is made where there are controllers, and nowhere else.
+fn pod(lab: &Lab) -> Result<(PathBuf, Vec<PathBuf>), Stop> {
+    let tracking = tracking(lab);
+    if tracking.is_empty() {
+        skip("no hierarchy that only tracks")?;
+    }
+    let pod = PathBuf::from(format!("{}/burstable/pod1", lab.tag));
+    let engine = lab.host.v1.iter().filter(|(name, _)| name == "pids" || name == "memory");
+    for (_, mount) in engine {
+        fs::create_dir_all(mount.join(&pod))?;
+    }
+    Ok((pod, tracking))
+}
+
+/// The top directory of the pods in each of these hierarchies that is there.
+fn tops(lab: &Lab, mounts: &[PathBuf]) -> Vec<PathBuf> {
+    let top = &lab.tag;
+    mounts.iter().map(|mount| mount.join(top)).filter(|path| path.exists()).collect()
+}
+
+/// The engine's part of the end of a pod, in every hierarchy.
+fn remove_pod(lab: &Lab, pod: &Path) {
+    let mounts = lab.host.v1.iter().map(|(_, at)| at).chain(&lab.host.v2);
+    for mount in mounts {
+        for level in pod.ancestors().take(2) {
+            fs::remove_dir(mount.join(level)).ok();
+        }
+    }
+}
+
+fn the_tracking_hierarchies_of_a_pod_are_cleared(lab: &Lab) -> TestResult {
+    let (pod, tracking) = pod(lab)?;
+    let in_pod = |b: Bundle| {
+        let path = format!("/{}/{}", pod.display(), b.id);
+        b.set("/linux/cgroupsPath", json!(path)).args(&["/bin/sleep", "100"])
+    };
+    let (sandbox, one) = (in_pod(lab.bundle()), in_pod(lab.bundle()));
+    lab.up(&sandbox);
+    lab.up(&one);
+    assert_eq!(tops(lab, &tracking).len(), tracking.len(), "they are in all of them");
+    lab.delete(&one.id);
+    assert_eq!(tops(lab, &tracking).len(), tracking.len(), "the sandbox is still there");
+    lab.delete(&sandbox.id);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    // One that fails, and one whose create is killed in a hook.
+    let failing = in_pod(lab.bundle()).set("/hooks/createRuntime", json!([{"path": "/bin/false"}]));
+    assert!(lab.create(&failing).rc > 0);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    let hook = json!([{"path": "/bin/sleep", "args": ["sleep", "100"]}]);
+    let killed = in_pod(lab.bundle()).set("/hooks/createRuntime", hook);
+    let create = lab.launch("create", &killed, &[]).spawn();
+    lab.eventually("its cgroups", || tops(lab, &tracking).len() == tracking.len());
+    create.kill();
+    lab.delete(&killed.id);
+    assert_eq!(tops(lab, &tracking), Vec::<PathBuf>::new());
+    // What the engine has made is the engine's.
+    let engine: Vec<PathBuf> =
+        lab.host.v1.iter().filter(|(name, _)| name == "pids").map(|(_, at)| at.clone()).collect();
+    assert!(engine.iter().all(|mount| mount.join(&pod).exists()));
+    remove_pod(lab, &pod);
+    Ok(())
+}
+
+fn parents_in_use_stay(lab: &Lab) -> TestResult {
+    let (pod, tracking) = pod(lab)?;
+    let b = lab.bundle();
+    let path = format!("/{}/{}", pod.display(), b.id);
+    let b = b.set("/linux/cgroupsPath", json!(path)).args(&["/bin/sleep", "100"]);
+    lab.up(&b);
+    for mount in &tracking {
+        fs::create_dir(mount.join(&pod).join("others"))?;
+    }
+    lab.delete(&b.id);
+    for mount in &tracking {
+        assert!(mount.join(&pod).join("others").exists(), "{}", mount.display());
+        fs::remove_dir(mount.join(&pod).join("others"))?;
+    }
+    remove_pod(lab, &pod);
+    Ok(())
+}
+
 fn cgroups_path_with_dots_stays_below(lab: &Lab) -> TestResult {
     let b = lab.bundle().set("/linux/cgroupsPath", json!(format!("../../{}-dots", lab.tag)));
     let output = lab.create(&b);
@@ -575,6 +666,18 @@ fn update_pids_limit(lab: &Lab) -> TestResult {
 }
 
 const MEMORY: ((&str, &str), &str) = (("memory", "memory.limit_in_bytes"), "memory.max");
+
+fn update_takes_a_pids_limit_of_zero_as_create_does(lab: &Lab) -> TestResult {
+    for (version, wanted) in [("1.0.2", "50"), ("1.3.0", "1")] {
+        let b = lab.bundle().set("/ociVersion", json!(version)).set("/linux/resources/pids/limit", json!(50));
+        let b = b.args(&["/bin/sleep", "100"]);
+        lab.up(&b);
+        let zero = r#"{"pids": {"limit": 0}}"#;
+        lab.call(&["update", "--resources=-", &b.id]).stdin(zero).go().ok();
+        assert_eq!(lab.limit(&b.id, ("pids", "pids.max"), "pids.max")?, wanted, "{version}");
+    }
+    Ok(())
+}
 
 fn update_memory_by_flag_with_a_suffix(lab: &Lab) -> TestResult {
     let b = with(lab, "memory/limit", json!(64 * MIB));

@@ -17,6 +17,7 @@ tests! {
     listen_fds_are_passed_with_their_variables.breaks_on(&[("crun 1.8", "sd_listen_fds(3): LISTEN_PID goes with LISTEN_FDS")]),
     listen_fds_and_preserve_fds_add_up,
     init_of_a_created_container_holds_no_host_directory.breaks_on(&[("crun", "CVE-2024-21626 class: init holds what it inherits until exec")]),
+    a_life_needs_few_descriptors.breaks_on(&[("runc", "it needs more"), ("crun", "its own limits")]),
     pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "--pidfd-socket came with 1.2"), ("crun", "--pidfd-socket is runc's")]),
     exec_pidfd_socket_gets_a_pidfd.breaks_on(&[("runc 1.1", "--pidfd-socket came with 1.2"), ("crun", "--pidfd-socket is runc's")]),
     notify_socket_gets_ready,
@@ -38,6 +39,32 @@ fn descriptors_of_the_caller_do_not_reach_an_exec(lab: &Lab) -> TestResult {
     let output =
         lab.call(&["exec", &b.id, "/bin/probe", "fds"]).redirect(lab, "3</etc 7</ 10</etc").go().ok();
     assert_eq!(output.text(), "");
+    Ok(())
+}
+
+/// One for each cgroup hierarchy, and ten.
+fn a_life_needs_few_descriptors(lab: &Lab) -> TestResult {
+    let hierarchies = lab.host.v1.len() + lab.host.v2.iter().len();
+    let limit = format!("ulimit -n {}; exec \"$@\"", 10 + hierarchies);
+    let sh = lab.busybox();
+    let sh = sh.to_string_lossy();
+    let few = [&*sh, "sh", "-c", &limit, "sh"];
+    let once = lab.bundle().remove("/process/rlimits").args(&["/bin/true"]);
+    lab.launch("run", &once, &[]).through(&few).go().ok();
+    let b = lab.bundle().remove("/process/rlimits").args(&["/bin/sleep", "100"]);
+    let id = b.id.as_str();
+    lab.launch("create", &b, &[]).through(&few).go().ok();
+    let calls: [&[&str]; 6] = [
+        &["start", id],
+        &["exec", id, "/bin/true"],
+        &["pause", id],
+        &["resume", id],
+        &["kill", id, "KILL"],
+        &["delete", "--force", id],
+    ];
+    for words in calls {
+        lab.call(words).through(&few).go().ok();
+    }
     Ok(())
 }
 

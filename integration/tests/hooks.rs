@@ -33,6 +33,9 @@ tests! {
     create_runtime_hook_sees_the_network_namespace_before_pivot,
     create_container_hook_runs_in_the_mount_namespace,
     start_container_hook_runs_inside_the_root,
+    start_container_hook_is_held_to_rlimits_and_the_filter.breaks_on(&[("crun", "the filter is loaded after the hooks")]),
+    failing_start_container_hook_shows_its_output.breaks_on(&[("runc", "start returns before the hook has run"), ("crun", "callers 5: no stderr of the hook")]),
+    a_failing_hook_shows_its_own_output_only.breaks_on(&[("crun", "callers 5: no stderr of the hook")]),
     poststop_runs_once_at_delete,
     poststop_runs_when_create_fails.breaks_on(&[("crun", "runtime.md#lifecycle: poststop hooks after a failed create")]),
     a_relative_hook_path_is_refused,
@@ -209,6 +212,49 @@ fn failing_hook_is_named_with_its_number(lab: &Lab) -> TestResult {
 fn failing_hook_shows_its_stderr(lab: &Lab) -> TestResult {
     let b = hook(lab, lab.bundle(), "createRuntime", "echo my-complaint >&2; exit 3");
     lab.create(&b).fails("my-complaint");
+    Ok(())
+}
+
+fn start_container_hook_is_held_to_rlimits_and_the_filter(lab: &Lab) -> TestResult {
+    let text = "ulimit -n > /limit; mkdir /made; grep Seccomp: /proc/self/status >> /limit; true";
+    let inside = json!({"path": "/bin/sh", "args": ["sh", "-c", text]});
+    let denied = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
+    });
+    let b = lab
+        .bundle()
+        .push("/hooks/startContainer", inside)
+        .set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]))
+        .set("/linux/seccomp", denied)
+        .args(&["/bin/true"]);
+    lab.run(&b).ok();
+    assert_eq!(b.read("/limit").split_whitespace().collect::<Vec<_>>(), ["77", "Seccomp:", "2"]);
+    assert!(!b.dir.join("rootfs/made").exists(), "the filter denies mkdir");
+    Ok(())
+}
+
+fn failing_start_container_hook_shows_its_output(lab: &Lab) -> TestResult {
+    let failing = |text: &str| {
+        let inside = json!({"path": "/bin/sh", "args": ["sh", "-c", text]});
+        lab.bundle().push("/hooks/startContainer", inside).args(&["/bin/true"])
+    };
+    let b = failing("echo my-complaint >&2; exit 3");
+    lab.run(&b).fails("error running startContainer hook #0: exit status 3, output: my-complaint");
+    let b = failing("echo my-complaint >&2; exit 3");
+    lab.create(&b).ok();
+    lab.start(&b.id).fails("error running startContainer hook #0: exit status 3, output: my-complaint");
+    let missing = lab.bundle().push("/hooks/startContainer", json!({"path": "/no/such/hook"}));
+    lab.create(&missing).ok();
+    lab.start(&missing.id).fails("exec /no/such/hook: no such file or directory");
+    Ok(())
+}
+
+fn a_failing_hook_shows_its_own_output_only(lab: &Lab) -> TestResult {
+    let b = hook(lab, lab.bundle(), "createRuntime", "echo all-is-well");
+    let b = hook(lab, b, "createRuntime", "echo my-complaint >&2; exit 3");
+    let output = lab.create(&b);
+    assert!(output.err().contains("my-complaint") && !output.err().contains("all-is-well"), "{output}");
     Ok(())
 }
 

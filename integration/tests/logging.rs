@@ -18,6 +18,7 @@ tests! {
     a_backtrace_variable_changes_nothing,
     success_logs_nothing,
     debug_logs_more,
+    debug_says_something_on_every_verb.breaks_on(&[("runc", "not on all"), ("crun", "not on all")]),
 }
 
 fn failing(lab: &Lab, format: &str) -> Result<(String, String), Stop> {
@@ -146,5 +147,39 @@ fn debug_logs_more(lab: &Lab) -> TestResult {
     }
     let text = fs::read_to_string(log)?;
     assert!(text.contains("level=debug"), "{text}");
+    Ok(())
+}
+
+fn debug_says_something_on_every_verb(lab: &Lab) -> TestResult {
+    let b = lab.bundle().args(&["/bin/sleep", "100"]);
+    b.write();
+    let dir = b.dir.to_string_lossy().into_owned();
+    let id = b.id.as_str();
+    let calls: [(&[&str], &str); 15] = [
+        (&["create", "--bundle", &dir, id], "init is process"),
+        (&["state", id], "state root"),
+        (&["start", id], "/bin/sleep"),
+        (&["exec", id, "/bin/true"], "in the namespaces of process"),
+        (&["pause", id], "freeze cgroup"),
+        (&["resume", id], "thaw cgroup"),
+        (&["update", "--pids-limit", "50", id], "pids.max"),
+        (&["ps", id], "state root"),
+        (&["list"], "state root"),
+        (&["plan", &dir], "state root"),
+        (&["features"], "state root"),
+        (&["kill", id, "KILL"], "signal 9 to process"),
+        (&["delete", "--force", id], "removed: cgroup"),
+        (&["run", "--detach", "--bundle", &dir, id], "init is process"),
+        (&["delete", "--force", id], "removed: cgroup"),
+    ];
+    for (words, wanted) in calls {
+        let log = lab.dir.join(format!("{}.log", words[0]));
+        let path = log.to_string_lossy().into_owned();
+        lab.call_globals(&["--debug", "--log", &path], words).go().ok();
+        let text = fs::read_to_string(&log)?;
+        assert!(text.contains(wanted), "{words:?}: {text}");
+        assert!(text.lines().all(|line| line.contains("level=debug")), "{words:?}: {text}");
+        fs::remove_file(log)?;
+    }
     Ok(())
 }

@@ -230,15 +230,12 @@ fn limit_below_usage_says_how_much_is_used() {
 fn child_enters_by_clone_and_tasks() {
     let Some(bed) = Bed::new("enter", "{}") else { return };
     bed.cgroup.apply(&bed.plan, When::BeforeStart).unwrap();
-    let tasks = bed.cgroup.join_fds().unwrap();
     let start = Instant::now();
     let want = Clone { into_cgroup: bed.cgroup.clone_into(), ..Clone::default() };
     let (pid, pidfd) = match hull_sys::process::clone(want).unwrap() {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
         Forked::Child => {
-            for fd in &tasks {
-                hull_sys::fs::write_once(fd.as_fd(), b"0").ok();
-            }
+            bed.cgroup.enter().ok();
             loop {
                 std::thread::sleep(Duration::from_secs(1000));
             }
@@ -407,7 +404,7 @@ fn rootless_without_permission_runs_without_a_cgroup_or_says_why() {
     let nothing_asked = plan::plan(None, &facts, &request).unwrap();
     let cgroup = Cgroup::create(&nothing_asked).unwrap();
     cgroup.apply(&nothing_asked, When::BeforeStart).unwrap();
-    assert!(cgroup.clone_into().is_none() && cgroup.join_fds().unwrap().is_empty());
+    assert!(cgroup.clone_into().is_none() && cgroup.v1_fds().next().is_none());
     let path_asked = plan::plan(Some(&linux("rootless", "{}")), &facts, &request).unwrap();
     let error = Cgroup::create(&path_asked).unwrap_err();
     println!("{error}");

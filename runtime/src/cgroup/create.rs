@@ -56,7 +56,12 @@ impl Cgroup {
 
     fn make(&mut self, index: usize, wanted: &CgroupDir, plan: &CgroupPlan) -> Result<Dir, Refused> {
         let path = wanted.mount.join(&wanted.path);
+        let before = self.made.len();
         let fresh = make_dirs(wanted, &path, &mut self.made)?;
+        let parents_made = self.made.len() - before - usize::from(fresh);
+        if let Some(planned) = self.planned.get_mut(index).filter(|_| !wanted.required) {
+            planned.parents_made = parents_made;
+        }
         let dir = Dir::open(index, wanted, path).map_err(|errno| {
             let path = wanted.mount.join(&wanted.path);
             Refused::by(errno, failed("open", &path, errno))
@@ -107,7 +112,10 @@ impl From<Error> for Refused {
     }
 }
 
-/// Whether the last directory is new. Those above it are made as needed and stay, as runc leaves them.
+/// How often the directories above are made anew when another container's delete removes them meanwhile.
+const TRIES: usize = 8;
+
+/// Whether the last directory is new. Those above it are made as needed.
 fn make_dirs(wanted: &CgroupDir, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool, Refused> {
     let mut make = |path: &Path| match DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => {
@@ -118,14 +126,20 @@ fn make_dirs(wanted: &CgroupDir, path: &Path, made: &mut Vec<PathBuf>) -> Result
         Err(error) => Err(dir::errno(&error)),
     };
     let refused = |path: &Path, errno| Refused::by(errno, failed("mkdir", path, errno));
-    match make(path) {
-        Err(Errno::ENOENT) => {}
-        done => return done.map_err(|errno| refused(path, errno)),
-    }
-    let mut above = wanted.mount.clone();
-    for part in wanted.path.parent().into_iter().flat_map(Path::components) {
-        above.push(part);
-        make(&above).map_err(|errno| refused(&above, errno))?;
+    for _ in 0..TRIES {
+        match make(path) {
+            Err(Errno::ENOENT) => {}
+            done => return done.map_err(|errno| refused(path, errno)),
+        }
+        let mut above = wanted.mount.clone();
+        for part in wanted.path.parent().into_iter().flat_map(Path::components) {
+            above.push(part);
+            match make(&above) {
+                Ok(_) => {}
+                Err(Errno::ENOENT) => break,
+                Err(errno) => return Err(refused(&above, errno)),
+            }
+        }
     }
     make(path).map_err(|errno| refused(path, errno))
 }

@@ -14,7 +14,7 @@ use super::Cgroup;
 use super::dir::{Dir, errno, reason};
 use super::walk::Walk;
 use crate::error::{Error, Result};
-use crate::plan::cgroup::Version;
+use crate::plan::cgroup::{CgroupDir, Version};
 
 /// How long dying processes may keep a cgroup busy.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
@@ -22,8 +22,9 @@ const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Cgroup {
-    /// Removes the container's directory from every hierarchy; what is gone already is no error. The parents
-    /// stay, as runc leaves them: others may be about to use them.
+    /// Removes the container's directory from every hierarchy; what is gone already is no error. The directories
+    /// above stay, as runc leaves them: engines make and remove those. In a hierarchy that only tracks they do
+    /// not know of them: there what was made for this container goes with it, unless it is in use.
     ///
     /// # Errors
     /// When a directory is still busy after 2 s: the text names a process in it and what that waits for.
@@ -32,10 +33,21 @@ impl Cgroup {
         // All are tried, so that one busy hierarchy does not leave the others behind.
         let failures =
             self.dirs.iter().filter_map(|dir| remove(dir, deadline).err().map(|errno| (dir, errno)));
-        let Some((dir, errno)) = failures.reduce(|first, _| first) else { return Ok(()) };
+        let failure = failures.reduce(|first, _| first);
+        self.planned.iter().for_each(remove_parents);
+        let Some((dir, errno)) = failure else { return Ok(()) };
         let blocker = self.blocker_text();
         let text = format!("remove cgroup {}: {}{blocker}", dir.path.display(), reason(errno));
         Err(Error::new("cgroup-busy", text))
+    }
+}
+
+fn remove_parents(planned: &CgroupDir) {
+    for parent in planned.path.ancestors().skip(1).take(planned.parents_made) {
+        // The first that is in use ends it.
+        if rmdir(&planned.mount.join(parent)).is_err() {
+            return;
+        }
     }
 }
 

@@ -51,13 +51,16 @@ pub(super) fn make(
     state: Locked,
 ) -> Result<Made> {
     let intent = intent(planned);
-    global.log.debug(&format!(
+    global.log.debug(format_args!(
         "nsexec: {} bind mounts opened here, {} file system steps in the child",
         planned.plan.rootfs.opened,
         planned.plan.rootfs.before.len() + planned.plan.rootfs.after.len()
     ));
     match attempt(global, planned, id, console, starter, &state, intent.clone()) {
-        Ok((record, init)) => Ok(Made { state, record, init }),
+        Ok((record, init)) => {
+            global.log.debug(format_args!("init is process {}, in {}", init.pid, record.cgroup));
+            Ok(Made { state, record, init })
+        }
         Err(error) => {
             // What was begun is deleted, hooks included (`runtime.md#lifecycle`).
             let warnings = super::delete::poststop(id.as_str(), &intent);
@@ -110,7 +113,7 @@ fn attempt(
             // Nobody else is in it: it was empty when we took it. What cannot be removed keeps its record.
             let removed = cgroup.kill().and_then(|()| cgroup.delete());
             cgroup.undo();
-            global.log.debug("rolled back: init and cgroup");
+            global.log.debug(format_args!("rolled back: init and cgroup"));
             removed.map_err(|left| {
                 error.clone().hint(format!("{left}; hull delete --force {id} retries the clean-up"))
             })?;
@@ -155,7 +158,7 @@ fn prepare(planned: &Planned, state: &Locked, record: &Record) -> Result<()> {
         state.save_process(&serde_json::to_vec(process).unwrap_or_default())?;
     }
     if let Some(filter) = planned.plan.seccomp.as_ref().map(|plan| &plan.filter) {
-        state.save_seccomp(&crate::plan::seccomp::to_bytes(&filter.program), filter.flags)?;
+        state.save_seccomp(&hull_seccomp::to_bytes(&filter.program), filter.flags)?;
     }
     state.prepare(record)
 }
@@ -173,8 +176,13 @@ fn save(planned: &Planned, state: &Locked, cgroup: &Cgroup, init: &Launched, sta
 /// The directories that are not there yet. One that is may be another container's: were this create killed
 /// before it has looked, delete must not touch it.
 fn fresh_dirs(plan: &CgroupPlan) -> Vec<CgroupDir> {
-    let is_fresh = |dir: &&CgroupDir| !dir.mount.join(&dir.path).exists();
-    plan.dirs.iter().filter(is_fresh).cloned().collect()
+    let is_there = |dir: &CgroupDir, path: &std::path::Path| dir.mount.join(path).exists();
+    let fresh = plan.dirs.iter().filter(|dir| !is_there(dir, &dir.path));
+    let with_parents = |dir: &CgroupDir| {
+        let missing = dir.path.ancestors().skip(1).take_while(|parent| !is_there(dir, parent));
+        CgroupDir { parents_made: if dir.required { 0 } else { missing.count() }, ..dir.clone() }
+    };
+    fresh.map(with_parents).collect()
 }
 
 /// The record of a container that is about to be made.
@@ -205,6 +213,12 @@ fn intent(planned: &Planned) -> Record {
         shares_pids: !planned.plan.namespaces.makes(oci_spec::runtime::LinuxNamespaceType::Pid),
         personality: planned.plan.personality,
         program: program.unwrap_or_default(),
+        start_container: hooks
+            .and_then(|hooks| hooks.start_container().as_ref())
+            .into_iter()
+            .flatten()
+            .map(|hook| hook.path().to_string_lossy().into_owned())
+            .collect(),
         poststart: hooks.and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
         poststop: hooks.and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),
     }

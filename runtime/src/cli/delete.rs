@@ -61,6 +61,7 @@ fn delete(global: &Global, id: &ContainerId, force: bool) -> Result<()> {
         }
     }
     destroy(state, &record)?;
+    global.log.debug(format_args!("removed: {} and the state", record.cgroup));
     global.log.warnings(&poststop(id.as_str(), &record));
     Ok(())
 }

@@ -17,10 +17,10 @@ use crate::launch::join::{self, Join};
 use crate::launch::report::check_passed_fds;
 use crate::plan;
 use crate::plan::process::ProcessPlan;
-use crate::plan::seccomp::Filter;
 use crate::spec::state::Status;
 use crate::spec::{self, Loaded, Source};
 use crate::state::{Record, StateDir};
+use hull_seccomp::Filter;
 
 /// Exit code when the process could not be set up; any other is the process's own.
 pub(super) const FAILED: i32 = 255;
@@ -129,6 +129,7 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         goes_on: ours.is_none(),
     })
     .map_err(unsaid)?;
+    global.log.debug(format_args!("process {} is in the namespaces of process {}", joined.pid, init.pid));
     let terminal = ours.map(|ours| Terminal::receive(ours.as_fd())).transpose();
     let started = terminal.and_then(|terminal| joined.release(&plan).map(|()| terminal));
     let terminal = started.map_err(|error| {
@@ -316,8 +317,7 @@ fn enter_cgroup(record: &Record, parsed: &Parsed) -> Result<Cgroup> {
 /// The container's filter, as it was compiled for its init.
 fn filter(dir: &StateDir) -> Result<Option<Filter>> {
     let Some((flags, program)) = dir.seccomp()? else { return Ok(None) };
-    let program = plan::seccomp::from_bytes(&program)?;
-    Ok(Some(Filter { program, flags }))
+    plan::seccomp::restore(&program, flags).map(Some)
 }
 
 /// The CPU masks of `execCPUAffinity`, before and after the cgroup.

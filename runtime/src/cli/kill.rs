@@ -34,10 +34,15 @@ fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Resu
     let dir = global.root.open(id)?;
     let record = dir.load()?;
     if parsed.has("all") {
+        global.log.debug(format_args!("signal {signal} to all in {}", record.cgroup));
         // Also when init is gone: others may be left in its cgroup.
         return send_to_all(&record, signal);
     }
     if signal == libc::SIGKILL && record.shares_pids && record.phase == Phase::Created {
+        global.log.debug(format_args!(
+            "init shares its pid namespace: signal {signal} to all in {}",
+            record.cgroup
+        ));
         return kill_all(&record);
     }
     match dir.status(&record) {
@@ -45,6 +50,7 @@ fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Resu
         Status::Created | Status::Running | Status::Paused => {}
     }
     let init = record.init.ok_or_else(not_running)?;
+    global.log.debug(format_args!("signal {signal} to process {}", init.pid));
     match init.signal(signal) {
         Ok(()) => {}
         Err(Errno::ESRCH) => return Err(not_running()),

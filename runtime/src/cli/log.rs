@@ -1,6 +1,7 @@
 //! How errors and warnings are told: three lines on stderr for a person, one JSON object or one line in the
 //! file a caller named. Nothing is said below this layer. Called by `cli`.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -138,13 +139,14 @@ impl Log {
     }
 
     /// Tells what is being done, when asked for.
-    pub fn debug(&self, message: &str) {
+    pub fn debug(&self, message: fmt::Arguments<'_>) {
         if self.level < Level::Debug {
             return;
         }
-        self.write(Level::Debug, &Error::new("debug", message));
+        let message = Error::new("debug", message.to_string());
+        self.write(Level::Debug, &message);
         if matches!(self.target, Target::Stderr) && !self.json {
-            say(&format!("{}\n", text_line(Level::Debug, &Error::new("debug", message))));
+            say(&format!("{}\n", text_line(Level::Debug, &message)));
         }
     }
 

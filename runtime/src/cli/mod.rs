@@ -219,10 +219,16 @@ fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) ->
             let error = Error::new("usage", format!("{} takes {wanted}", verb.name));
             misused(&settings.log, &error, &help(verb))
         }
-        Ok(parsed) => seal(verb).and_then(|()| act(settings, &parsed)).unwrap_or_else(|error| {
-            settings.log.error(&error);
-            if verb.name == "exec" { exec::FAILED } else { FAILED }
-        }),
+        Ok(parsed) => {
+            let subject = parsed.arguments.first().map_or("", String::as_str);
+            settings.log.debug(format_args!("{} {subject}: the state root is {}", verb.name, settings.root));
+            let done = seal(verb).and_then(|()| act(settings, &parsed));
+            match &done {
+                Ok(code) => settings.log.debug(format_args!("{} {subject}: exits with {code}", verb.name)),
+                Err(error) => settings.log.error(error),
+            }
+            done.unwrap_or(if verb.name == "exec" { exec::FAILED } else { FAILED })
+        }
     }
 }
 

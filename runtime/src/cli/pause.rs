@@ -28,7 +28,10 @@ pub(super) fn pause(global: &Global, parsed: &Parsed) -> Result<i32> {
     let state = global.root.open(&super::id(parsed)?)?.lock()?;
     let record = state.dir().load()?;
     match super::state::status(state.dir(), &record) {
-        Status::Running | Status::Created => Cgroup::open(&record.cgroup)?.freeze().map(|()| 0),
+        Status::Running | Status::Created => {
+            global.log.debug(format_args!("freeze {}", record.cgroup));
+            Cgroup::open(&record.cgroup)?.freeze().map(|()| 0)
+        }
         Status::Paused | Status::Stopped | Status::Creating => {
             Err(Error::new("container-not-running", "container not running"))
         }
@@ -42,5 +45,6 @@ pub(super) fn resume(global: &Global, parsed: &Parsed) -> Result<i32> {
     if !runs || !super::state::is_frozen(&record) {
         return Err(Error::new("container-not-paused", "container not paused"));
     }
+    global.log.debug(format_args!("thaw {}", record.cgroup));
     Cgroup::open(&record.cgroup)?.thaw().map(|()| 0)
 }

@@ -51,8 +51,13 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     channel
         .send(Message::Start)
         .map_err(|errno| internal("send a message to the container's init", errno))?;
-    await_program(&channel, |found| sentence(found, &record, state.dir()))
+    await_program(&channel, |found, printed| sentence(found, printed, &record, state.dir()))
         .map_err(|error| bundle::point_into(&record, error))?;
+    global.log.debug(format_args!(
+        "process {} runs {:?}",
+        record.init.map_or(0, |init| init.pid),
+        record.program
+    ));
     let warnings = poststart(&state, &record);
     global.log.warnings(&warnings);
     if let (Some(notify), Some(init)) = (notify, record.init) {
@@ -91,11 +96,10 @@ pub(super) fn run_late_hooks(
         annotations: &record.annotations,
     };
     let run = || -> Result<Vec<Warning>> {
-        let mut output = hooks::Output::new().map_err(|errno| internal("create a memfd", errno))?;
+        let output = hooks::Output::new().map_err(|errno| internal("create a memfd", errno))?;
         let plans = plan::hooks::plan_list(kind, &Some(list.to_vec()))?;
-        let run_one = |hook: &plan::hooks::HookPlan| {
-            run_hooks(kind, std::slice::from_ref(hook), &told, &mut output).err()
-        };
+        let run_one =
+            |hook: &plan::hooks::HookPlan| run_hooks(kind, std::slice::from_ref(hook), &told, &output).err();
         Ok(plans.iter().filter_map(run_one).collect())
     };
     run().unwrap_or_else(|error| vec![error])
@@ -103,10 +107,11 @@ pub(super) fn run_late_hooks(
 
 /// The sentence for what init reports after its creator has gone. The plan went with it: the record says
 /// what the program was.
-fn sentence(found: Report, record: &Record, dir: &StateDir) -> Error {
+fn sentence(found: Report, printed: &str, record: &Record, dir: &StateDir) -> Error {
     if found.stage == Stage::StartContainer {
         let index = usize::from(found.step);
-        return report::hook_words("startContainer", index, "", found.failure, "")
+        let path = record.start_container.get(index).map_or("", String::as_str);
+        return report::hook_words("startContainer", index, path, found.failure, printed)
             .field(Field::item("hooks.startContainer", index));
     }
     report::late_sentence(found, &record.program).unwrap_or_else(|| {

@@ -11,7 +11,7 @@ use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Field, Result, io_words};
 use crate::host;
-use crate::plan::cgroup::plan_update;
+use crate::plan::cgroup::{InForce, plan_update};
 use crate::spec::{self, ContainerId, state::Status};
 use crate::state::Record;
 
@@ -87,8 +87,13 @@ fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Resu
     same_devices(&record, resources)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
     let facts = host::cgroup::probe()?;
-    let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, cgroup.in_force())?;
+    let pids_zero_is_unset = !spec::check::is_since(&record.oci_version, (1, 3));
+    let now = InForce { pids_zero_is_unset, ..cgroup.in_force() };
+    let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, now)?;
     global.accept(&plan.warnings)?;
+    for write in &plan.writes {
+        global.log.debug(format_args!("{write}"));
+    }
     cgroup.apply_all(&plan)?;
     global.log.warnings(&plan.warnings);
     Ok(0)

@@ -11,6 +11,7 @@
 //! | child | `Executing` | end of channel | nothing but `execve` is left; the end without a report is success |
 //! | stage of exec | `Made` | `Mapped`, to the child | the child exists and has the stage's end of the channel; the stage exits |
 //! | child | `Report` | none | the step that failed; the child exits |
+//! | child | text | none | (after a `Report` of a startContainer hook) what the hook has printed |
 //!
 //! The end of the channel before `Executing` means that the other side is gone: the child exits, the parent
 //! reads how the child ended.
@@ -191,6 +192,9 @@ pub enum Message {
     Report(Report),
 }
 
+/// More words than these are cut.
+const TEXT_LIMIT: usize = 16 << 10;
+
 /// Length of every message.
 const LENGTH: usize = 12;
 
@@ -278,6 +282,19 @@ impl Channel {
             Ok(_) => Err(Errno::EBADMSG),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Says something in words.
+    pub fn send_text(&self, text: &str) -> Result<()> {
+        socket::send(self.0.as_fd(), text.as_bytes(), None)
+    }
+
+    /// Words of the other side; nothing when it has none, or is gone.
+    pub fn receive_text(&self) -> String {
+        let mut bytes = vec![0; TEXT_LIMIT];
+        let length = socket::receive(self.0.as_fd(), &mut bytes).map_or(0, |(length, _)| length);
+        bytes.truncate(length);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Says `message` and waits for `answer`; anything else, the end included, is an error.

@@ -36,13 +36,19 @@ impl Output {
     }
 
     /// What was written, as one line.
-    pub fn text(&mut self) -> String {
-        let mut bytes = Vec::new();
-        let read = self.0.rewind().and_then(|()| (&mut self.0).take(LIMIT_BYTES).read_to_end(&mut bytes));
+    pub fn text(&self) -> String {
+        let (mut bytes, mut file) = (Vec::new(), &self.0);
+        let read = file.rewind().and_then(|()| file.take(LIMIT_BYTES).read_to_end(&mut bytes));
         if read.is_err() {
             return String::new();
         }
         String::from_utf8_lossy(&bytes).trim().replace('\n', "; ")
+    }
+
+    /// Forgets what the hook before has written.
+    fn clear(&self) -> Result<(), Failure> {
+        let cleared = (&self.0).rewind().and_then(|()| self.0.set_len(0));
+        cleared.map_err(|_refused| Failure::new(Call::Execute, Errno::EIO))
     }
 }
 
@@ -52,8 +58,21 @@ impl AsFd for Output {
     }
 }
 
-/// Runs one hook in the directory `cwd` (where it stands without one) and waits for it.
-pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>, cwd: Option<&CStr>) -> Result<(), Failure> {
+/// Holds a hook to what the program of the container is held to: called in its process, before `execve`.
+pub type Confine<'a> = &'a dyn Fn() -> hull_sys::Result<()>;
+
+/// Where a hook runs, and held to what.
+#[derive(Clone, Copy)]
+pub enum Side<'a> {
+    /// On the host's side, in this directory.
+    Runtime(&'a CStr),
+    /// In the container, where the process stands.
+    Container(Confine<'a>),
+}
+
+/// Runs one hook and waits for it. `output` holds what it has written, and nothing else.
+pub fn run(hook: &HookPlan, state: &str, output: &Output, side: Side<'_>) -> Result<(), Failure> {
+    output.clear()?;
     let input = input(state)?;
     let (args, env) = (Strings::new(hook.args.clone()), Strings::new(hook.env.clone()));
     // Closed by a successful exec; else it carries the errno.
@@ -62,8 +81,8 @@ pub fn run(hook: &HookPlan, state: &str, output: BorrowedFd<'_>, cwd: Option<&CS
     let child = match process::clone(Clone::default()).at(Call::Execute)? {
         Forked::Parent { pidfd, .. } => pidfd,
         Forked::Child => {
-            let stdio = [(input.as_fd(), 0), (output, 1), (output, 2)];
-            let errno = become_hook(hook, &args, &env, stdio, report.as_fd(), cwd, parent);
+            let stdio = [(input.as_fd(), 0), (output.as_fd(), 1), (output.as_fd(), 2)];
+            let errno = become_hook(hook, &args, &env, stdio, report.as_fd(), side, parent);
             let number = (errno as i32).to_ne_bytes();
             // Nobody is left to be told when this fails; the exit code says it too.
             let _told = fs::write_once(report.as_fd(), &number).is_ok();
@@ -98,7 +117,7 @@ fn become_hook(
     env: &Strings,
     stdio: [(BorrowedFd<'_>, i32); 3],
     report: BorrowedFd<'_>,
-    cwd: Option<&CStr>,
+    side: Side<'_>,
     parent: process::Pid,
 ) -> Errno {
     signal::reset();
@@ -109,7 +128,10 @@ fn become_hook(
     process::set_umask(0o022);
     let ready = stdio.into_iter().try_for_each(|(fd, number)| fs::replace_stdio(fd, number));
     let ready = ready.and_then(|()| fs::close_all_but(3, [report].into_iter()));
-    let ready = ready.and_then(|()| cwd.map_or(Ok(()), enter));
+    let ready = ready.and_then(|()| match side {
+        Side::Runtime(bundle) => enter(bundle),
+        Side::Container(confine) => confine(),
+    });
     match ready.and_then(|()| exec(hook.path.as_c_str(), args, env)) {
         Ok(never) => match never {},
         Err(errno) => errno,

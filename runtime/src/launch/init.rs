@@ -13,11 +13,13 @@ use hull_sys::{Errno, cred, fs, limits, namespace, net, socket, tty};
 use oci_spec::runtime::LinuxNamespaceType as Ns;
 
 use super::channel::{Channel, In, Message, Report, Stage};
-use super::{hooks, procfs};
+use super::hooks::{self, Side};
+use super::procfs;
 use crate::apply::fs::{Fs, OpenFs};
 use crate::apply::process::{self, Proc};
 use crate::apply::pty::Pty;
 use crate::apply::{Call, Failure, home, root};
+use crate::cgroup::Cgroup;
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
 use crate::plan::process::ProcessPlan;
@@ -31,8 +33,8 @@ pub struct Init<'a> {
     pub channel: Channel,
     /// The trees of bind mounts that the host side opened.
     pub trees: Vec<OwnedFd>,
-    /// `tasks` files of v1 cgroups to write ourselves into; empty when a stage did.
-    pub tasks: Vec<OwnedFd>,
+    /// The cgroup to enter; none when a stage has.
+    pub cgroup: Option<&'a Cgroup>,
     /// Where the pty master goes.
     pub console: Option<OwnedFd>,
     /// Where the start comes from; without it, from the parent.
@@ -56,9 +58,17 @@ pub fn run(init: Init<'_>) -> ! {
         Ok(never) => match never {},
         Err(report) => {
             // The parent may be gone; then there is nobody to tell.
-            let _told = channel.as_ref().unwrap_or(&init.channel).send(Message::Report(report)).is_ok();
+            let _told = tell(&init, channel.as_ref().unwrap_or(&init.channel), report).is_ok();
             sys::exit(1)
         }
+    }
+}
+
+fn tell(init: &Init<'_>, channel: &Channel, report: Report) -> hull_sys::Result<()> {
+    channel.send(Message::Report(report))?;
+    match init.output.as_ref().filter(|_| report.stage == Stage::StartContainer) {
+        Some(output) => channel.send_text(&output.text()),
+        None => Ok(()),
     }
 }
 
@@ -66,11 +76,14 @@ pub fn run(init: Init<'_>) -> ! {
 fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Report> {
     let plan = init.plan;
     let spaces = &plan.namespaces;
-    close_the_parents(init)?;
+    close_the_parents(init, init.cgroup)?;
     signal::reset();
     signal::ignore(libc::SIGPIPE);
     sys::set_umask(0);
-    enter_cgroup(&init.tasks)?;
+    if let Some(cgroup) = init.cgroup {
+        enter_cgroup(cgroup)?;
+        close_the_parents(init, None)?;
+    }
     // A caller that is pinned pins no container.
     limits::use_all_cpus().during(Stage::Scheduling, 0)?;
     if spaces.has(Ns::User) {
@@ -170,8 +183,8 @@ fn move_in(init: &Init<'_>, pids: BorrowedFd<'_>, root: &OwnedFd, pty: Option<&P
 const DIES_WITH_PARENT: u8 = 9;
 
 /// Closes what is the parent's alone: its end of the channel, whose end we could not see else, and the lock of
-/// the state directory, which must go with it.
-fn close_the_parents(init: &Init<'_>) -> Result<(), Report> {
+/// the state directory, which must go with it; and the cgroup's directories, once it has been entered.
+fn close_the_parents(init: &Init<'_>, to_enter: Option<&Cgroup>) -> Result<(), Report> {
     let single = [
         Some(init.channel.as_fd()),
         init.output.as_ref().map(AsFd::as_fd),
@@ -179,7 +192,7 @@ fn close_the_parents(init: &Init<'_>) -> Result<(), Report> {
         init.console.as_ref().map(AsFd::as_fd),
         init.shared_pids,
     ];
-    let lists = init.trees.iter().chain(&init.tasks).map(AsFd::as_fd);
+    let lists = init.trees.iter().map(AsFd::as_fd).chain(to_enter.into_iter().flat_map(Cgroup::v1_fds));
     let keep = single.into_iter().flatten().chain(lists);
     fs::close_all_but(3 + init.passed_fds, keep).during(Stage::Descriptors, 1)
 }
@@ -193,11 +206,10 @@ fn close_what_is_not_needed(init: &Init<'_>) -> Result<(), Report> {
     fs::close_all_but(first, keep.into_iter().flatten()).during(Stage::Descriptors, 1)
 }
 
-fn enter_cgroup(tasks: &[OwnedFd]) -> Result<(), Report> {
-    for (index, file) in tasks.iter().enumerate() {
-        fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
-    }
-    Ok(())
+/// Enters the hierarchies of v1.
+pub(super) fn enter_cgroup(cgroup: &Cgroup) -> Result<(), Report> {
+    let failed = |(index, errno)| Report::new(Stage::Cgroup, index, Failure::new(Call::Only, errno));
+    cgroup.enter().map_err(failed)
 }
 
 /// Waits for the id maps of a new user namespace, then is uid and gid 0 in it.
@@ -246,9 +258,17 @@ fn run_hooks(init: &Init<'_>, list: &[HookPlan], stage: Stage) -> Result<(), Rep
     let Some(output) = init.output.as_ref().filter(|_| !list.is_empty()) else { return Ok(()) };
     let state = HookState { pid: sys::own_pid().unsigned_abs(), ..init.state.clone() };
     let (told, bundle) = (state.to_json(), crate::plan::path::c_string(state.bundle));
-    let bundle = bundle.ok().filter(|_| stage == Stage::CreateContainer);
+    let (process, filter) = (&init.plan.process, init.plan.seccomp.as_ref().map(|plan| &plan.filter));
+    let confine = || {
+        process.rlimits.iter().try_for_each(|rlimit| limits::set(rlimit.resource, rlimit.limit))?;
+        confine(process, filter).map_err(|report| Errno::from_raw(report.failure.errno))
+    };
+    let side = match bundle.as_deref() {
+        Ok(bundle) if stage == Stage::CreateContainer => Side::Runtime(bundle),
+        _ => Side::Container(&confine),
+    };
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, &told, output.as_fd(), bundle.as_deref()).during(stage, index)?;
+        hooks::run(hook, &told, output, side).during(stage, index)?;
     }
     Ok(())
 }
@@ -364,7 +384,7 @@ fn wait_for_start(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<(
 /// of an exec.
 pub(super) fn finish(
     process: &ProcessPlan,
-    seccomp: Option<&crate::plan::seccomp::Filter>,
+    seccomp: Option<&hull_seccomp::Filter>,
     channel: &Channel,
     (program, args, env): (&CStr, &Strings, &Strings),
 ) -> Result<Never, Report> {
@@ -373,8 +393,14 @@ pub(super) fn finish(
     }
     channel.send(Message::Executing).during(Stage::Channel, 0)?;
     signal::restore_default(libc::SIGPIPE);
-    // A filter may be loaded by who has CAP_SYS_ADMIN or has given up new privileges; what comes after it
-    // must be allowed by it, so that is kept to capset and execve (prctl(2), seccomp(2)).
+    confine(process, seccomp)?;
+    exec(program, args, env)
+        .map_err(|errno| Report::new(Stage::Execute, 0, Failure::new(Call::Execute, errno)))
+}
+
+/// Takes the last capabilities and loads the filter. Who has CAP_SYS_ADMIN or has given up new privileges may load
+/// one; what comes after it must be allowed by it, so that is kept to capset and execve (prctl(2), seccomp(2)).
+fn confine(process: &ProcessPlan, seccomp: Option<&hull_seccomp::Filter>) -> Result<(), Report> {
     let load = || match seccomp {
         Some(filter) => cred::load_seccomp(&filter.program, filter.flags).during(Stage::Seccomp, 0),
         None => Ok(()),
@@ -382,11 +408,9 @@ pub(super) fn finish(
     let last_caps = || cred::set_caps(process.caps.sets).during(Stage::Capabilities, 3);
     if process.no_new_privs {
         last_caps()?;
-        load()?;
+        load()
     } else {
         load()?;
-        last_caps()?;
+        last_caps()
     }
-    exec(program, args, env)
-        .map_err(|errno| Report::new(Stage::Execute, 0, Failure::new(Call::Execute, errno)))
 }

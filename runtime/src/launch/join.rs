@@ -18,7 +18,7 @@ use hull_sys::signal::Interest;
 use hull_sys::{Errno, cred, fs, limits, namespace, pidfd, signal};
 
 use super::channel::{Channel, In, Message, Report, Stage};
-use super::init::{finish, identify, take_terminal};
+use super::init::{enter_cgroup, finish, identify, take_terminal};
 use super::parent::internal;
 use super::report;
 use crate::apply::process;
@@ -27,7 +27,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::plan::caps::SYS_ADMIN;
 use crate::plan::process::ProcessPlan;
-use crate::plan::seccomp::Filter;
+use hull_seccomp::Filter;
 
 /// What the verb hands over.
 pub struct Join<'a> {
@@ -108,7 +108,6 @@ impl Join<'_> {
 /// The step that failed.
 pub fn join(request: Join<'_>) -> Result<Joined> {
     let (ours, theirs) = Channel::pair().map_err(|errno| internal("create a socket pair", errno))?;
-    let tasks = request.cgroup.join_fds()?;
     if hull_sys::cred::euid() == 0 {
         // What is in the container must not find us traceable (CVE-2016-9962).
         sys::set_dumpable(false).map_err(|errno| internal("clear the dumpable flag", errno))?;
@@ -133,7 +132,7 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         Err(errno) => return Err(internal("create a process", errno)),
     };
     match child {
-        Forked::Child => run(&request, staged, &theirs, &tasks),
+        Forked::Child => run(&request, staged, &theirs),
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
             let mut joined = Joined { pid, pidfd, channel: ours, started: false };
@@ -245,7 +244,7 @@ impl Joined {
                 .send(Message::Start)
                 .map_err(|errno| internal("send a message to the process", errno))?;
         }
-        super::parent::await_program(&self.channel, |found| report::process_sentence(found, plan))
+        super::parent::await_program(&self.channel, |found, _printed| report::process_sentence(found, plan))
     }
 
     /// Kills it and waits for its end.
@@ -275,8 +274,8 @@ fn sentence(found: Report, request: &Join<'_>) -> Error {
 }
 
 /// The child's life. Does not return.
-fn run(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]) -> ! {
-    match set_up(request, staged, channel, tasks) {
+fn run(request: &Join<'_>, staged: bool, channel: &Channel) -> ! {
+    match set_up(request, staged, channel) {
         Ok(never) => match never {},
         Err(found) => {
             // The parent may be gone; then there is nobody to tell.
@@ -286,19 +285,18 @@ fn run(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]) -
     }
 }
 
-fn set_up(request: &Join<'_>, staged: bool, channel: &Channel, tasks: &[OwnedFd]) -> Result<Never, Report> {
+fn set_up(request: &Join<'_>, staged: bool, channel: &Channel) -> Result<Never, Report> {
     // First of all: nothing of the host is open in a process that the container can see (CVE-2016-9962).
-    let fds = tasks.iter().map(AsFd::as_fd).chain(request.console.as_ref().map(AsFd::as_fd));
-    let fds = fds.chain([channel.as_fd(), request.init]);
-    fs::close_all_but(3 + request.passed_fds, fds).during(Stage::Descriptors, 1)?;
+    let needed = || request.console.iter().map(AsFd::as_fd).chain([channel.as_fd(), request.init]);
+    let first = 3 + request.passed_fds;
+    fs::close_all_but(first, needed().chain(request.cgroup.v1_fds())).during(Stage::Descriptors, 1)?;
     signal::reset();
     signal::ignore(libc::SIGPIPE);
     if let [Some(mask), _] = &request.affinity {
         limits::set_affinity(mask).during(Stage::Scheduling, 0)?;
     }
-    for (index, file) in tasks.iter().enumerate() {
-        fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
-    }
+    enter_cgroup(request.cgroup)?;
+    fs::close_all_but(first, needed()).during(Stage::Descriptors, 1)?;
     if let [None, None] = &request.affinity {
         limits::use_all_cpus().during(Stage::Scheduling, 0)?;
     }

@@ -16,7 +16,7 @@ use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, mount, pidfd, socket};
 use oci_spec::runtime::LinuxNamespaceType;
 
-use super::channel::{Channel, Message, Report};
+use super::channel::{Channel, Message, Report, Stage};
 use super::init::{self, Init};
 use super::{hooks, idmap, report, stage};
 use crate::cgroup::Cgroup;
@@ -66,20 +66,19 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
     let trees = open_trees(plan)?;
     map_trees(plan, &trees, None)?;
     let joined = open_namespaces(plan)?;
-    let tasks = request.cgroup.join_fds()?;
     let wants_output = !plan.hooks.prestart.is_empty()
         || !plan.hooks.create_runtime.is_empty()
         || !plan.hooks.create_container.is_empty()
         || !plan.hooks.start_container.is_empty();
     let new_output = || hooks::Output::new().map_err(|errno| internal("create a memfd", errno));
-    let mut output = wants_output.then(new_output).transpose()?;
+    let output = wants_output.then(new_output).transpose()?;
     let child_output = output.as_ref().map(hooks::Output::share).transpose();
     let (ours, theirs) = Channel::pair().map_err(|errno| internal("create a socket pair", errno))?;
     let child = Init {
         plan,
         channel: theirs,
         trees,
-        tasks,
+        cgroup: Some(request.cgroup),
         console: request.console,
         start: request.start,
         state: request.state.clone(),
@@ -94,14 +93,15 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
     }
     let (pid, handle, trees) = make(child, &joined, request.cgroup, &ours)?;
     let mut launched = Launched { pid, pidfd: handle, channel: ours };
-    match launched.serve(plan, &request.state, &trees, output.as_mut(), request.meanwhile) {
+    match launched.serve(plan, &request.state, &trees, output.as_ref(), request.meanwhile) {
         Ok(()) => Ok(launched),
         Err(Trouble::Told(error)) => {
             launched.end();
             Err(error)
         }
         Err(Trouble::Report(found)) => {
-            let error = report::sentence(found, plan, output.as_mut(), launched.pidfd.as_fd());
+            let printed = output.as_ref().map(hooks::Output::text).unwrap_or_default();
+            let error = report::sentence(found, plan, &printed, launched.pidfd.as_fd());
             launched.end();
             Err(error)
         }
@@ -150,9 +150,9 @@ fn make(
     match (forked, pair) {
         (Forked::Child, None) => init::run(child),
         (Forked::Child, Some((_, answer))) => {
-            match stage::run(spaces, joined, &child.tasks, answer.as_fd()) {
+            match stage::run(spaces, joined, cgroup, answer.as_fd()) {
                 Ok(()) => {
-                    child.tasks.clear();
+                    child.cgroup = None;
                     init::run(child)
                 }
                 Err(found) => {
@@ -175,7 +175,7 @@ fn make(
                         Ok(Some(Message::Report(found))) => found,
                         _ => stage::silent(),
                     };
-                    Err(report::sentence(found, child.plan, None, pidfd.as_fd()))
+                    Err(report::sentence(found, child.plan, "", pidfd.as_fd()))
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Launched {
         plan: &Plan,
         state: &HookState<'_>,
         trees: &[OwnedFd],
-        mut output: Option<&mut hooks::Output>,
+        output: Option<&hooks::Output>,
         meanwhile: &mut dyn FnMut(Pid) -> Result<()>,
     ) -> Result<(), Trouble> {
         if let Some(score) = plan.process.oom_score_adj {
@@ -225,7 +225,7 @@ impl Launched {
                 }
                 Ok(Some(Message::AtHooks)) => {
                     let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() };
-                    if let Some(output) = output.as_deref_mut() {
+                    if let Some(output) = output {
                         run_hooks("prestart", &plan.hooks.prestart, &told, output)?;
                         run_hooks("createRuntime", &plan.hooks.create_runtime, &told, output)?;
                     }
@@ -278,7 +278,9 @@ impl Launched {
     pub fn release(&self, how: Message, plan: &Plan) -> Result<()> {
         self.channel.send(how).map_err(|errno| internal("send a message to the container's init", errno))?;
         if how == Message::Start {
-            await_program(&self.channel, |found| report::sentence(found, plan, None, self.pidfd.as_fd()))
+            await_program(&self.channel, |found, printed| {
+                report::sentence(found, plan, printed, self.pidfd.as_fd())
+            })
         } else {
             Ok(())
         }
@@ -293,12 +295,16 @@ impl Launched {
 }
 
 /// Waits for the program to run: the end of the channel after `Executing`.
-pub fn await_program(channel: &Channel, sentence: impl Fn(Report) -> Error) -> Result<()> {
+pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error) -> Result<()> {
     let mut executing = false;
     loop {
         match channel.receive() {
             Ok(Some(Message::Executing)) => executing = true,
-            Ok(Some(Message::Report(found))) => return Err(sentence(found)),
+            Ok(Some(Message::Report(found))) => {
+                let is_hook = found.stage == Stage::StartContainer;
+                let printed = if is_hook { channel.receive_text() } else { String::new() };
+                return Err(sentence(found, &printed));
+            }
             Ok(None) if executing => return Ok(()),
             Ok(None) => {
                 return Err(Error::new("init-gone", "the container's init died before it ran the program")
@@ -505,16 +511,11 @@ fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
 ///
 /// # Errors
 /// The first that fails: `error running <kind> hook #N: ...`.
-pub fn run_hooks(
-    kind: &str,
-    list: &[HookPlan],
-    state: &HookState<'_>,
-    output: &mut hooks::Output,
-) -> Result<()> {
+pub fn run_hooks(kind: &str, list: &[HookPlan], state: &HookState<'_>, output: &hooks::Output) -> Result<()> {
     let told = state.to_json();
     let bundle = crate::plan::path::c_string(state.bundle)?;
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, &told, output.as_fd(), Some(&bundle))
+        hooks::run(hook, &told, output, hooks::Side::Runtime(&bundle))
             .map_err(|failure| report::hook_error(kind, index, hook, failure, &output.text()))?;
     }
     Ok(())

@@ -12,7 +12,6 @@ use std::os::fd::BorrowedFd;
 use hull_sys::Errno;
 
 use super::channel::{Report, Stage};
-use super::hooks::Output;
 use crate::apply::{Call, Failure};
 use crate::error::{Error, Field, Result};
 use crate::plan::Plan;
@@ -27,20 +26,20 @@ fn number_words(errno: i32) -> String {
     words(Errno::from_raw(errno))
 }
 
-/// The sentence for a failed launch. `_child` keeps the child there to be looked at while this explains.
-pub fn sentence(found: Report, plan: &Plan, output: Option<&mut Output>, _child: BorrowedFd<'_>) -> Error {
+/// The sentence for a failed launch, with what a hook has printed. `_child` keeps the child there to be looked at
+/// while this explains.
+pub fn sentence(found: Report, plan: &Plan, printed: &str, _child: BorrowedFd<'_>) -> Error {
     let step = usize::from(found.step);
     let why = number_words(found.failure.errno);
     let list = |steps: &[Step]| match steps.get(step) {
         Some(step) => fs_error(step, found.failure),
         None => unexplained(found),
     };
-    let printed = || output.map(Output::text).unwrap_or_default();
     match found.stage {
         Stage::Before => list(&plan.rootfs.before),
         Stage::After => list(&plan.rootfs.after),
-        Stage::CreateContainer => hook("createContainer", &plan.hooks.create_container, found, &printed()),
-        Stage::StartContainer => hook("startContainer", &plan.hooks.start_container, found, &printed()),
+        Stage::CreateContainer => hook("createContainer", &plan.hooks.create_container, found, printed),
+        Stage::StartContainer => hook("startContainer", &plan.hooks.start_container, found, printed),
         Stage::Join => match plan.namespaces.join.get(step) {
             Some(join) => {
                 Error::new("namespace-join", format!("join {}: {why}", join.path)).field(join.field.clone())
@@ -113,6 +112,9 @@ pub fn process_sentence(found: Report, process: &ProcessPlan) -> Error {
 pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
     let why = number_words(found.failure.errno);
     let error = match found.stage {
+        Stage::Wait if found.failure.errno != libc::EPIPE => {
+            Error::new("set-up", format!("wait for hull start: {why}"))
+        }
         Stage::Wait => Error::new(
             "not-started",
             "the container was never told to start: the process that created it is gone",

@@ -5,10 +5,12 @@
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use hull_sys::process::{self, Clone, Forked, Pid};
-use hull_sys::{Errno, cred, fs, namespace, socket};
+use hull_sys::{Errno, cred, namespace, socket};
 
 use super::channel::{In, Report, Stage};
+use super::init::enter_cgroup;
 use crate::apply::{Call, Failure};
+use crate::cgroup::Cgroup;
 use crate::plan::namespaces::NamespacePlan;
 
 /// The clone bit of user namespaces.
@@ -21,12 +23,10 @@ const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
 pub fn run(
     spaces: &NamespacePlan,
     joined: &[OwnedFd],
-    tasks: &[OwnedFd],
+    cgroup: &Cgroup,
     answer: BorrowedFd<'_>,
 ) -> Result<(), Report> {
-    for (index, file) in tasks.iter().enumerate() {
-        fs::write_once(file.as_fd(), b"0").during(Stage::Cgroup, index)?;
-    }
+    enter_cgroup(cgroup)?;
     join(spaces, joined)?;
     let init = Clone { namespaces: spaces.new, sibling: true, ..Clone::default() };
     match process::clone(init).during(Stage::Clone, 0)? {

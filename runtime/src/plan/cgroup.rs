@@ -79,6 +79,15 @@ pub struct CgroupDir {
     pub controllers: Vec<String>,
     /// False for a hierarchy that only tracks (a named one, or v2 beside v1): failing there is no error.
     pub required: bool,
+    /// How many of the directories above, from the lowest up, are removed with it: those that were made for it
+    /// in a hierarchy that only tracks, where no engine looks for what it has to remove.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parents_made: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// When a write is due.
@@ -178,6 +187,8 @@ pub struct InForce {
     pub memory: Option<i64>,
     /// Limit of memory and swap together in bytes; -1 for none.
     pub memory_swap: Option<i64>,
+    /// As in [`CgroupRequest`], of the config the container was made from.
+    pub pids_zero_is_unset: bool,
 }
 
 /// The cgroup part of a plan.
@@ -256,8 +267,7 @@ pub fn plan_update(
 ) -> Result<CgroupPlan> {
     let mut limits = Limits::new(dirs, facts);
     limits.now = Some(now);
-    // dockerd 20.10 sends 0 for what it does not change.
-    limits.pids_zero_is_unset = true;
+    limits.pids_zero_is_unset = now.pids_zero_is_unset;
     limits.resources(resources)?;
     Ok(limits.finish(None, None))
 }
@@ -308,6 +318,7 @@ fn v1_dir(hierarchy: &V1Hierarchy, asked: &CgroupsPath) -> CgroupDir {
         path: asked.below(&hierarchy.own),
         controllers: hierarchy.controllers.clone(),
         required: hierarchy.name.is_none(),
+        parents_made: 0,
     }
 }
 
@@ -323,6 +334,7 @@ fn v2_dir(hierarchy: &V2Hierarchy, asked: &CgroupsPath, mode: Mode) -> CgroupDir
         // All of them, as runc does: statistics and events come from enabled controllers only.
         controllers: if unified { hierarchy.controllers.clone() } else { Vec::new() },
         required: unified,
+        parents_made: 0,
     }
 }
 

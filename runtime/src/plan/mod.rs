@@ -58,7 +58,7 @@ pub struct Plan {
     /// The process.
     pub process: process::ProcessPlan,
     /// The system call filter.
-    pub seccomp: Option<seccomp::SeccompPlan>,
+    pub seccomp: Option<hull_seccomp::Compiled>,
     /// Hooks.
     pub hooks: hooks::HooksPlan,
     /// What is done only in part, or not at all, with the field that asked for it.
@@ -134,11 +134,9 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let keep_groups = annotation("run.oci.keep_original_groups").is_some_and(|value| value == "1");
     let mut process = process::plan(process, facts, user_namespace, keep_groups, &mut warnings)?;
     add_environment(&mut process, request)?;
-    let seccomp = linux.seccomp().as_ref().map(seccomp::plan_native).transpose()?;
-    if let Some(plan) = &seccomp {
-        seccomp::check_start(&plan.filter, process.no_new_privs)?;
-    }
-    warnings.extend(seccomp.iter().flat_map(|plan| plan.warnings.iter().cloned()));
+    let compile = |profile| seccomp::plan(profile, process.no_new_privs);
+    let (seccomp, remarks) = linux.seccomp().as_ref().map(compile).transpose()?.unzip();
+    warnings.extend(remarks.into_iter().flatten());
     Ok(Plan {
         namespaces,
         cgroup,

@@ -59,6 +59,9 @@ pub struct Record {
     pub personality: Option<u64>,
     /// `args[0]`, for errors of `start`.
     pub program: String,
+    /// The programs of the hooks that run inside at `start`, for its errors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_container: Vec<String>,
     /// Hooks `start` runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

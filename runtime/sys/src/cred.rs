@@ -149,28 +149,14 @@ pub fn egid() -> u32 {
     unsafe { libc::getegid() }
 }
 
-/// One instruction of a classic BPF program, as the kernel lays it out.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SockFilter {
-    /// Operation.
-    pub code: u16,
-    /// Distance to go when true.
-    pub jt: u8,
-    /// Distance to go when false.
-    pub jf: u8,
-    /// Operand.
-    pub k: u32,
-}
-
 #[repr(C)]
 struct SockFprog {
     length: u16,
-    filter: *const SockFilter,
+    filter: *const libc::sock_filter,
 }
 
 /// Loads a seccomp filter (`seccomp(2)`, `SECCOMP_SET_MODE_FILTER`) with `SECCOMP_FILTER_FLAG_*` bits.
-pub fn load_seccomp(program: &[SockFilter], flags: u32) -> Result<()> {
+pub fn load_seccomp(program: &[libc::sock_filter], flags: u32) -> Result<()> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     let length = u16::try_from(program.len()).map_err(|_out_of_range| Errno::E2BIG)?;
     let args = SockFprog { length, filter: program.as_ptr() };

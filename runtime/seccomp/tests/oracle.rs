@@ -1,10 +1,10 @@
 //! Holds hull's seccomp compiler to libseccomp: profile after profile, both programs run on the same calls.
 //! libseccomp is loaded at run time (dlopen), driven as runc drives it; without it the tests skip.
-//! CI and developers run it: `cargo test -p hull --test seccomp_oracle`, with `HULL_TEST_CONFIGS=DIR`
+//! CI and developers run it: `cargo test -p hull-seccomp --test oracle`, with `HULL_TEST_CONFIGS=DIR`
 //! also over every config.json of a directory.
 //!
 //! Not in libseccomp, and so modelled here: ENOSYS for calls newer than the profile (runc's patchbpf).
-//! Deliberate differences (see `plan::seccomp`) are classified, counted and bounded, never skipped unseen.
+//! Deliberate differences (see the crate's first page) are classified, counted and bounded, never skipped unseen.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -25,7 +25,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bpf_machine::{Call, Instruction, Run, run};
-use hull::plan::seccomp::{KNOWN_FLAGS, Native, SockFilter, plan};
+use hull_seccomp::{ErrorKind, KNOWN_FLAGS, Native, SockFilter, compile};
 use libseccomp::Library;
 use model::{Abi, About, Family, Profile, Rng};
 use oci_spec::runtime::LinuxSeccomp;
@@ -98,7 +98,7 @@ impl Tally {
             Family::X86 => Native::X86_64,
             Family::Arm => Native::Aarch64,
         };
-        let ours = plan(&profile.oci(), native, KNOWN_FLAGS);
+        let ours = compile(&profile.oci(), native, KNOWN_FLAGS);
         let Ok(theirs) = oracle.compile(profile) else {
             self.hung += 1;
             return;
@@ -107,7 +107,7 @@ impl Tally {
             (Ok(ours), Some(theirs)) => (raw(&ours.filter.program), theirs),
             (Ok(_), None) => return self.refused[1] += 1,
             (Err(error), None) => {
-                assert_eq!(error.code, "seccomp-conflict", "{error}");
+                assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
                 return self.refused[0] += 1;
             }
             (Err(error), Some(_)) => panic!("only hull refuses: {error}\n{profile:?}"),
@@ -228,11 +228,11 @@ fn the_kernel_takes_the_programs() {
     for _ in 0..400 {
         let profile = Profile::random(&mut rng, &lib);
         let native = if profile.family == Family::X86 { Native::X86_64 } else { Native::Aarch64 };
-        let Ok(plan) = plan(&profile.oci(), native, KNOWN_FLAGS) else { continue };
+        let Ok(plan) = compile(&profile.oci(), native, KNOWN_FLAGS) else { continue };
         // The kernel checks all of it and runs the first instruction: allow.
         let mut program = vec![SockFilter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
         program.extend(&plan.filter.program);
-        program.truncate(hull::plan::seccomp::MAX_INSTRUCTIONS);
+        program.truncate(hull_seccomp::MAX_INSTRUCTIONS);
         longest = longest.max(program.len());
         // A thread has filters of its own.
         let errno = std::thread::spawn(move || libseccomp::load(&program)).join().unwrap();
@@ -242,7 +242,7 @@ fn the_kernel_takes_the_programs() {
                 println!("SKIP: this process may not load seccomp filters (errno {errno})");
                 return;
             }
-            _ => panic!("seccomp(2): errno {errno}\n{}", hull::plan::seccomp::Listing(&plan.filter.program)),
+            _ => panic!("seccomp(2): errno {errno}\n{}", hull_seccomp::Listing(&plan.filter.program)),
         }
     }
     println!("longest: {longest} instructions");
@@ -267,7 +267,7 @@ fn numbers_are_libseccomps() {
             (Native::X86_64, [Abi::X86_64, Abi::X86, Abi::X32].as_slice()),
             (Native::Aarch64, &[Abi::Aarch64, Abi::Arm]),
         ] {
-            let plan = plan(&allow(name), native, KNOWN_FLAGS).unwrap();
+            let plan = compile(&allow(name), native, KNOWN_FLAGS).unwrap();
             assert_eq!(plan.warnings, [], "{name}");
             for abi in abis {
                 let Some(nr) = numbers.get(abi) else { continue };

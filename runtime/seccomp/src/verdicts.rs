@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxSeccompOperator as Op;
 use super::bpf::{MAX_INSTRUCTIONS, action_name};
 use super::names::{self, Abi, NameId};
 use super::profile::{Condition, Profile, Rule};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,8 +299,7 @@ fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
                     action_name(twin.action),
                     action_name(action)
                 );
-                return Err(Error::new("seccomp-conflict", message)
-                    .field(Field::item("linux.seccomp.syscalls", element)));
+                return Err(Error::new(ErrorKind::Conflict, message).field(format!("syscalls[{element}]")));
             }
         }
     }
@@ -312,5 +311,5 @@ pub(super) fn too_large(instructions: usize) -> Error {
     let message = format!(
         "the profile needs at least {instructions} instructions, and the kernel accepts at most {MAX_INSTRUCTIONS}"
     );
-    Error::new("seccomp-too-large", message).field(Field::named("linux.seccomp"))
+    Error::new(ErrorKind::TooLarge, message)
 }

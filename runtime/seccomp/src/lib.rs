@@ -1,6 +1,15 @@
-//! Owns the seccomp part of the plan: `linux.seccomp` compiled to the program that seccomp(2) loads.
-//! It is a pure function of the profile, the machine and the flags the kernel knows.
-//! `plan` calls [`plan`] once per container; `apply` loads the result, `hull plan` prints it.
+//! `linux.seccomp` of an OCI config.json, compiled to the BPF program that seccomp(2) loads: a pure function of the
+//! profile, the machine and the flags the kernel knows. No C library, no system call, no unsafe code.
+//!
+//! ```
+//! let profile: oci_spec::runtime::LinuxSeccomp = serde_json::from_str(
+//!     r#"{"defaultAction": "SCMP_ACT_ALLOW",
+//!         "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]}"#,
+//! )?;
+//! let compiled = hull_seccomp::compile(&profile, hull_seccomp::Native::X86_64, hull_seccomp::KNOWN_FLAGS)?;
+//! assert_eq!(compiled.summary(), "seccomp: 1 architecture, 1 name, 10 instructions, default ALLOW");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! The verdicts are libseccomp's and runc's, without either's code:
 //!
@@ -15,7 +24,7 @@
 //! | arguments on x86, x32, arm | their low 32 bits | libseccomp |
 //! | `socket`, `shmget`, .. on x86 | the call itself and its sub-call of socketcall(2), ipc(2) | libseccomp |
 //!
-//! Where hull differs, on purpose (`tests/seccomp_oracle.rs` holds it to the rest):
+//! Where hull differs, on purpose (`tests/oracle.rs` holds it to the rest):
 //!
 //! * libseccomp merges the rules of one call into one tree and so, when rules of different actions
 //!   overlap, may miss a rule that matches or refuse the profile (EEXIST). Here a rule matches when its
@@ -28,6 +37,7 @@
 
 mod bpf;
 mod codegen;
+mod error;
 mod names;
 mod profile;
 mod table;
@@ -35,13 +45,13 @@ mod verdicts;
 
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 
-pub use bpf::{Listing, MAX_INSTRUCTIONS, SockFilter, action_name, from_bytes, to_bytes};
+pub use bpf::{Listing, MAX_INSTRUCTIONS, action_name, from_bytes, to_bytes};
 use codegen::Machine;
+pub use error::{Error, ErrorKind, Result};
+pub use libc::sock_filter as SockFilter;
 use names::Abi;
 use profile::Profile;
 use verdicts::Verdicts;
-
-use crate::error::{Error, Field, Result, Warning};
 
 /// The machine whose kernel will run the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +84,13 @@ pub struct Filter {
 
 /// A compiled profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeccompPlan {
+pub struct Compiled {
     /// What is loaded.
     pub filter: Filter,
     /// Who answers `SCMP_ACT_NOTIFY`.
     pub listener: Option<Listener>,
     /// What was left out or looks mistaken.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Error>,
     /// ABIs the program tells apart.
     pub architectures: usize,
     /// System call names the profile lists, those unknown not counted.
@@ -98,7 +108,7 @@ pub struct Listener {
     pub metadata: String,
 }
 
-impl SeccompPlan {
+impl Compiled {
     /// One line for people: `seccomp: 3 architectures, 377 names, 214 instructions, default ERRNO(1)`.
     pub fn summary(&self) -> String {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
@@ -125,7 +135,7 @@ pub const KNOWN_FLAGS: u32 = FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW | FLAG_WAIT
 ///
 /// Errors: values out of range, contradicting rules, `SCMP_ACT_NOTIFY` (not yet supported), flags the
 /// kernel lacks, and a profile too large for the kernel. Source: `config-linux.md#seccomp`, seccomp(2).
-pub fn plan(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result<SeccompPlan> {
+pub fn compile(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result<Compiled> {
     let listener = listener(seccomp)?;
     let flags = filter_flags(seccomp, kernel_flags, listener.is_some())?;
     let profile = Profile::read(seccomp)?;
@@ -155,7 +165,7 @@ pub fn plan(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result
         return Err(verdicts::too_large(program.len()));
     }
     let Profile { default: default_action, names, warnings, .. } = profile;
-    Ok(SeccompPlan {
+    Ok(Compiled {
         filter: Filter { program, flags },
         listener,
         warnings,
@@ -165,13 +175,13 @@ pub fn plan(seccomp: &LinuxSeccomp, native: Native, kernel_flags: u32) -> Result
     })
 }
 
-/// [`plan`] for the machine hull was built for and a kernel that knows every flag (Linux 5.19).
-pub fn plan_native(seccomp: &LinuxSeccomp) -> Result<SeccompPlan> {
+/// [`compile`] for the machine hull was built for and a kernel that knows every flag (Linux 5.19).
+pub fn compile_native(seccomp: &LinuxSeccomp) -> Result<Compiled> {
     let Some(native) = Native::BUILT_FOR else {
-        return Err(Error::new("seccomp-machine", "hull has no system call table for this machine")
-            .field(Field::named("linux.seccomp")));
+        let message = "there is no table of system calls for this machine";
+        return Err(Error::new(ErrorKind::Machine, message));
     };
-    plan(seccomp, native, KNOWN_FLAGS)
+    compile(seccomp, native, KNOWN_FLAGS)
 }
 
 /// Refuses a filter under which the program could never be started: what comes between its loading and the
@@ -199,13 +209,11 @@ pub fn check_start(filter: &Filter, no_new_privs: bool) -> Result<()> {
             let message = format!(
                 "the container's filter denies {name} ({answer}): the program could never be started"
             );
-            return Err(Error::new("seccomp-start", message)
-                .hint(if *name == "execve" {
-                    "allow execve: the filter is loaded before the program runs"
-                } else {
-                    "allow capset, or set process.noNewPrivileges: without it the filter is loaded before capabilities are set"
-                })
-                .field(Field::named("linux.seccomp")));
+            return Err(Error::new(ErrorKind::Start, message).hint(if *name == "execve" {
+                "allow execve: the filter is loaded before the program runs"
+            } else {
+                "allow capset, or set process.noNewPrivileges: without it the filter is loaded before capabilities are set"
+            }));
         }
     }
     Ok(())
@@ -223,7 +231,7 @@ fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Res
     let Some(given) = seccomp.flags() else { return Ok(FLAG_SPEC_ALLOW & kernel_flags) };
     let mut flags = 0;
     for (i, flag) in given.iter().enumerate() {
-        let field = || Field::named("linux.seccomp.flags").index(i);
+        let field = || format!("flags[{i}]");
         let bit = match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => FLAG_TSYNC,
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
@@ -232,12 +240,12 @@ fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Res
         };
         if bit & kernel_flags == 0 {
             return Err(
-                Error::new("seccomp-flag", format!("the kernel does not support {flag}")).field(field())
+                Error::new(ErrorKind::Flag, format!("the kernel does not support {flag}")).field(field())
             );
         }
         if bit == FLAG_WAIT_KILLABLE_RECV && !listens {
             let message = format!("{flag} has no effect without a SCMP_ACT_NOTIFY rule");
-            return Err(Error::new("seccomp-flag", message)
+            return Err(Error::new(ErrorKind::Flag, message)
                 .field(field())
                 .hint("the kernel refuses it with EINVAL; remove the flag"));
         }
@@ -253,21 +261,24 @@ fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Res
 fn listener(seccomp: &LinuxSeccomp) -> Result<Option<Listener>> {
     const NOTIFY: LinuxSeccompAction = LinuxSeccompAction::ScmpActNotify;
     if seccomp.default_action() == NOTIFY {
-        return Err(Error::new("seccomp-notify", "SCMP_ACT_NOTIFY cannot be used as default action")
-            .field(Field::named("linux.seccomp.defaultAction")));
+        return Err(Error::new(ErrorKind::Notify, "SCMP_ACT_NOTIFY cannot be used as default action")
+            .field("defaultAction".to_owned()));
     }
     let mut first = None;
     for (i, call) in seccomp.syscalls().iter().flatten().enumerate().filter(|(_, c)| c.action() == NOTIFY) {
         if call.names().iter().any(|name| name == "write") {
-            return Err(Error::new("seccomp-notify", "SCMP_ACT_NOTIFY cannot be used for the write syscall")
-                .field(Field::item("linux.seccomp.syscalls", i)));
+            return Err(Error::new(
+                ErrorKind::Notify,
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+            )
+            .field(format!("syscalls[{i}]")));
         }
         first.get_or_insert(i);
     }
     match first {
         None => Ok(None),
-        Some(i) => Err(Error::new("seccomp-notify-unsupported", "SCMP_ACT_NOTIFY is not yet supported")
-            .field(Field::item("linux.seccomp.syscalls", i).member("action"))),
+        Some(i) => Err(Error::new(ErrorKind::NotifyUnsupported, "SCMP_ACT_NOTIFY is not yet supported")
+            .field(format!("syscalls[{i}].action"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Owns an interpreter of classic BPF as seccomp runs it, for tests: the judge of what a program answers.
 //! It shares no code with the compiler and reads nothing but the program and the call.
-//! The unit tests of `plan::seccomp` and `seccomp_oracle` include it by path.
+//! The unit tests and `oracle` include it by path.
 
 /// What a filter sees: `struct seccomp_data` without the instruction pointer, which no filter here reads.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Owns random seccomp profiles, the calls to try on them, and a naive reading of what a rule says.
 //! It shares no code with the compiler; numbers come from libseccomp.
-//! `seccomp_oracle` includes it by path.
+//! `oracle` includes it by path.
 
 use std::collections::BTreeMap;
 

@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+pub(super) use libc::sock_filter as SockFilter;
 
-pub use hull_sys::cred::SockFilter;
+use crate::error::{Error, ErrorKind, Result};
 
 /// `BPF_MAXINSNS`: the kernel refuses longer programs.
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -57,7 +57,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Vec<SockFilter>> {
     if !rest.is_empty() || chunks.is_empty() || chunks.len() > MAX_INSTRUCTIONS {
         let len = bytes.len();
         return Err(Error::new(
-            "seccomp-bytes",
+            ErrorKind::Bytes,
             format!(
                 "invalid seccomp program of {len} bytes: must be 1 to {MAX_INSTRUCTIONS} instructions of 8 bytes"
             ),

@@ -1,6 +1,6 @@
 //! Owns the binding to libseccomp for tests: dlopen, the nine functions needed, one profile to one program.
 //! It drives the library as libcontainer does and judges nothing.
-//! `seccomp_oracle` includes it by path.
+//! `oracle` includes it by path.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use hull::plan::seccomp::SockFilter;
+use hull_seccomp::SockFilter;
 
 use crate::bpf_machine::Instruction;
 use crate::model::{Abi, Family, Profile};
@@ -194,7 +194,7 @@ impl Library {
         let mut bytes = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();
-        let program = hull::plan::seccomp::from_bytes(&bytes).unwrap();
+        let program = hull_seccomp::from_bytes(&bytes).unwrap();
         program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect()
     }
 }

@@ -6,8 +6,8 @@ use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::names::{self, NameId};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{self, NameId};
 
 /// One comparison of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) struct Profile {
     pub(super) default: u32,
     /// Names known to some architecture, counted as often as they stand there.
     pub(super) names: usize,
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Vec<Error>,
     /// In the profile's order.
     pub(super) rules: Vec<Rule>,
     /// Indices into `rules`, grouped by name, ascending within one.
@@ -53,12 +53,11 @@ pub(super) struct Profile {
 impl Profile {
     /// Checks a profile. Rules that say what the default says are left out, as runc leaves them out.
     pub(super) fn read(seccomp: &LinuxSeccomp) -> Result<Self> {
-        let default = action(seccomp.default_action(), seccomp.default_errno_ret(), || {
-            Field::named("linux.seccomp.defaultErrnoRet")
-        })?;
-        let mut warnings: Vec<Warning> =
+        let default =
+            action(seccomp.default_action(), seccomp.default_errno_ret(), || "defaultErrnoRet".to_owned())?;
+        let mut warnings: Vec<Error> =
             errno_unused(seccomp.default_action(), seccomp.default_errno_ret(), || {
-                Field::named("linux.seccomp.defaultErrnoRet")
+                "defaultErrnoRet".to_owned()
             })
             .into_iter()
             .collect();
@@ -66,9 +65,10 @@ impl Profile {
         let (mut rules, mut pairs) = (Vec::new(), Vec::with_capacity(512));
         let (mut mentioned, mut names, mut unknown) = (vec![false; names::COUNT], 0, Vec::new());
         for (element, call) in seccomp.syscalls().iter().flatten().enumerate() {
-            let field = || Field::item("linux.seccomp.syscalls", element);
-            let action = action(call.action(), call.errno_ret(), || field().member("errnoRet"))?;
-            warnings.extend(errno_unused(call.action(), call.errno_ret(), || field().member("errnoRet")));
+            let field = || format!("syscalls[{element}]");
+            let action = action(call.action(), call.errno_ret(), || format!("{}.errnoRet", field()))?;
+            warnings
+                .extend(errno_unused(call.action(), call.errno_ret(), || format!("{}.errnoRet", field())));
             let first = rules.len();
             alternatives(call, &field, |conditions| rules.push(Rule { action, conditions, element }))?;
             if action == default {
@@ -77,8 +77,8 @@ impl Profile {
             for (i, name) in call.names().iter().enumerate() {
                 let Some(id) = names::lookup(name) else {
                     if name.is_empty() {
-                        return Err(Error::new("seccomp-names", "an empty string is not a system call")
-                            .field(field().member("names").index(i)));
+                        return Err(Error::new(ErrorKind::Names, "an empty string is not a system call")
+                            .field(format!("{}.names[{i}]", field())));
                     }
                     unknown.push(name.as_str());
                     continue;
@@ -133,13 +133,13 @@ fn group(pairs: &[(NameId, usize)]) -> (Vec<u32>, Vec<u32>) {
 /// (CRI-O's, for `clone`) rely on it.
 fn alternatives(
     call: &LinuxSyscall,
-    field: &impl Fn() -> Field,
+    field: &impl Fn() -> String,
     mut found: impl FnMut(Vec<Condition>),
 ) -> Result<()> {
     let mut all = Vec::new();
     let mut twice = false;
     for (i, arg) in call.args().iter().flatten().enumerate() {
-        let condition = condition(arg, || field().member("args").index(i))?;
+        let condition = condition(arg, || format!("{}.args[{i}]", field()))?;
         twice |= all.iter().any(|c: &Condition| c.arg == condition.arg);
         all.push(condition);
     }
@@ -152,10 +152,10 @@ fn alternatives(
     Ok(())
 }
 
-fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> Field) -> Result<Condition> {
+fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> String) -> Result<Condition> {
     let Some(index) = u8::try_from(arg.index()).ok().filter(|i| *i < 6) else {
         let message = format!("a system call has no argument {}: arguments are numbered 0 to 5", arg.index());
-        return Err(Error::new("seccomp-arg", message).field(field().member("index")));
+        return Err(Error::new(ErrorKind::Arg, message).field(format!("{}.index", field())));
     };
     let op = arg.op();
     Ok(match op {
@@ -174,7 +174,7 @@ fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> Field) -> Result<Conditi
 }
 
 /// The kernel's return value for an action; EPERM where an errno is wanted and none is given.
-fn action(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> Field) -> Result<u32> {
+fn action(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> String) -> Result<u32> {
     let largest = match action {
         // MAX_ERRNO: the kernel would silently return 4095 for anything above.
         LinuxSeccompAction::ScmpActErrno => 4095,
@@ -190,7 +190,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> Fi
     match errno {
         Some(errno) if errno > largest => {
             let message = format!("errno {errno} is out of range for {action}: at most {largest}");
-            Err(Error::new("seccomp-errno", message).field(field()))
+            Err(Error::new(ErrorKind::Errno, message).field(field()))
         }
         errno => Ok(action.as_u32(errno)),
     }
@@ -198,24 +198,20 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> Fi
 
 /// The spec has us refuse an errno on an action that has none. runc and crun do not, and profiles exist
 /// whose default action was changed to `SCMP_ACT_LOG` and nothing else, so it is a warning here.
-fn errno_unused(
-    action: LinuxSeccompAction,
-    errno: Option<u32>,
-    field: impl Fn() -> Field,
-) -> Option<Warning> {
+fn errno_unused(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> String) -> Option<Error> {
     let takes = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
     errno.filter(|_| !takes).map(|errno| {
-        Warning::new("seccomp-errno-unused", format!("errno {errno} has no effect with {action}"))
+        Error::new(ErrorKind::ErrnoUnused, format!("errno {errno} has no effect with {action}"))
             .field(field())
     })
 }
 
 /// One warning for all of them: a profile made for a newer libseccomp names dozens.
-fn unknown_names(mut unknown: Vec<&str>) -> Option<Warning> {
+fn unknown_names(mut unknown: Vec<&str>) -> Option<Error> {
     unknown.sort_unstable();
     unknown.dedup();
     (!unknown.is_empty()).then(|| {
         let message = format!("no architecture has these system calls: {}", unknown.join(", "));
-        Warning::new("seccomp-unknown-names", message).field(Field::named("linux.seccomp.syscalls"))
+        Error::new(ErrorKind::UnknownNames, message).field("syscalls".to_owned())
     })
 }
