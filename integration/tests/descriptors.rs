@@ -42,10 +42,10 @@ fn descriptors_of_the_caller_do_not_reach_an_exec(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-/// One for each cgroup hierarchy, and ten.
+/// One for each cgroup hierarchy, and twelve.
 fn a_life_needs_few_descriptors(lab: &Lab) -> TestResult {
     let hierarchies = lab.host.v1.len() + lab.host.v2.iter().len();
-    let limit = format!("ulimit -n {}; exec \"$@\"", 10 + hierarchies);
+    let limit = format!("ulimit -n {}; exec \"$@\"", 12 + hierarchies);
     let sh = lab.busybox();
     let sh = sh.to_string_lossy();
     let few = [&*sh, "sh", "-c", &limit, "sh"];
