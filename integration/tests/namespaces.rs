@@ -314,7 +314,7 @@ fn what_belongs_to_the_hosts_namespace_is_refused_when_a_path_names_it(lab: &Lab
     let ipc = sysctl(lab.bundle().namespace("ipc", Some(&path("ipc"))), "kernel.shm_rmid_forced");
     lab.run(&ipc).fails("not allowed in the hosts ipc namespace");
     let uts = lab.bundle().namespace("uts", Some(&path("uts")));
-    lab.run(&uts.clone().set("/hostname", json!("changed"))).fails("uts namespace");
+    lab.run(&uts.clone().set("/hostname", json!("changed"))).fails("UTS namespace");
     lab.run(&sysctl(bare(uts), "kernel.domainname")).fails("is not in a separate kernel namespace");
     let cgroup = lab.bundle().namespace("cgroup", Some("/proc/self/ns/cgroup"));
     lab.run(&cgroup.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["ro"])).fails("cgroup namespace");

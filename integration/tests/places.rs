@@ -161,8 +161,10 @@ fn a_bind_on_the_root_takes_its_place(lab: &Lab) -> TestResult {
 }
 
 fn a_tmpfs_on_the_root_is_refused(lab: &Lab) -> TestResult {
-    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/", &[])).fails("would hide the container's root");
-    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/..", &[])).fails("would hide the container's root");
+    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/", &[]))
+        .fails("would cover the root file system of the container");
+    lab.run(&lab.bundle().mount("tmpfs", "tmpfs", "/..", &[]))
+        .fails("would cover the root file system of the container");
     lab.run(&lab.bundle().push("/linux/maskedPaths", json!("/"))).fails("/ cannot be hidden");
     Ok(())
 }
@@ -209,7 +211,7 @@ fn without_dev(lab: &Lab) -> Bundle {
 fn a_file_of_the_image_is_not_taken_for_a_device(lab: &Lab) -> TestResult {
     let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
     for b in [without_dev(lab).file("/dev/null", "", 0o666), without_dev(lab).file("/dev/mine", "", 0o666)] {
-        lab.run(&b.push("/linux/devices", device.clone())).fails("something else is there");
+        lab.run(&b.push("/linux/devices", device.clone())).fails("something else exists there");
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ fn process_and_root() {
     refused(&with("/root", Value::Null), "root", "root must be specified");
     refused(&with("/root/path", json!("")), "root.path", "must not be empty");
     warned(&with("/process/user", Value::Null), "process.user", "is missing");
-    warned(&with("/process/user", json!({"umask": 1777})), "process.user.umask", "more than 0777");
+    warned(&with("/process/user", json!({"umask": 1777})), "process.user.umask", "above 0777");
 }
 
 #[test]
@@ -266,12 +266,12 @@ fn mappings() {
     refused(
         &user(json!([line(u32::MAX, 1, 1)]), one.clone()),
         "linux.uidMappings[0].containerID",
-        "beyond the last id",
+        "beyond the last ID",
     );
     refused(
         &user(json!([line(0, u32::MAX - 4, 6)]), one.clone()),
         "linux.uidMappings[0].hostID",
-        "beyond the last id",
+        "beyond the last ID",
     );
     refused(
         &user(json!([line(0, 1, 5), line(4, 100, 1)]), one.clone()),

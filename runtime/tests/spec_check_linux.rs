@@ -61,7 +61,11 @@ fn mounts() {
         mounts
     };
     passes(&with("/mounts", idmapped("none", "bind", &line, &line)));
-    refused_at(idmapped("none", "bind", &line, &Value::Null), "mounts[0].uidMappings", "needs both or none");
+    refused_at(
+        idmapped("none", "bind", &line, &Value::Null),
+        "mounts[0].uidMappings",
+        "needs both or neither",
+    );
     refused_at(
         idmapped("tmpfs", "ro", &line, &line),
         "mounts[0].uidMappings",
@@ -115,7 +119,7 @@ fn sysctls() {
         set(&mut config, "/linux/sysctl", key(name));
         refused(&config, &field(name), words);
     }
-    refused(&with("/linux/sysctl", json!({"net.x": "1\n2"})), &field("net.x"), "several lines");
+    refused(&with("/linux/sysctl", json!({"net.x": "1\n2"})), &field("net.x"), "multi-line value");
 }
 
 #[test]
@@ -134,7 +138,11 @@ fn devices() {
     }
     refused(&device("major", json!(-1)), "linux.devices[0].major", "0 to 4095");
     refused(&device("minor", json!(1 << 20)), "linux.devices[0].minor", "0 to 1048575");
-    refused(&device("fileMode", json!(0o200_000)), "linux.devices[0].fileMode", "has bits no file has");
+    refused(
+        &device("fileMode", json!(0o200_000)),
+        "linux.devices[0].fileMode",
+        "has bits that are not file mode bits",
+    );
     refused(&device("uid", json!(u32::MAX)), "linux.devices[0].uid", "valid id");
 
     let rule = |rule: Value| with("/linux/resources/devices", json!([rule]));
@@ -143,7 +151,7 @@ fn devices() {
     refused(
         &rule(json!({"allow": false, "access": "x"})),
         "linux.resources.devices[0].access",
-        "known are r, w and m",
+        "only r, w and m are allowed",
     );
     refused(
         &rule(json!({"allow": false, "access": "r", "type": "p"})),
@@ -162,7 +170,7 @@ fn resources() {
     let at = "/linux/resources";
     for size in ["2M", "02MB", "MB", "2mb", "../2MB", ""] {
         let limits = json!({"hugepageLimits": [{"pageSize": size, "limit": 1}]});
-        refused(&with(at, limits), "linux.resources.hugepageLimits[0].pageSize", "is not like 64KB");
+        refused(&with(at, limits), "linux.resources.hugepageLimits[0].pageSize", "must have the form 64KB");
     }
     passes(&with(at, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": u64::MAX}]})));
     refused(
@@ -175,7 +183,7 @@ fn resources() {
         "linux.resources.unified[\"x\"]",
         "CONTROLLER.PARAMETER",
     );
-    refused(&with(at, json!({"rdma": {"a b": {}}})), "linux.resources.rdma[\"a b\"]", "no device name");
+    refused(&with(at, json!({"rdma": {"a b": {}}})), "linux.resources.rdma[\"a b\"]", "not a device name");
     let priorities = json!({"network": {"priorities": [{"name": "a b", "priority": 1}]}});
     refused(
         &with(at, priorities),

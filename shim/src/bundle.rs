@@ -23,7 +23,7 @@ pub fn check_id(id: &str) -> Result<()> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
     if id.is_empty() || id.starts_with(['.', '-']) || !id.bytes().all(fits) || id.len() > 128 {
         return Err(Error::invalid(format!(
-            "id {id:?} is not a name of letters, digits and _ . + -, or begins with . or -"
+            "ID {id:?} must consist of letters, digits and _ . + - and must not begin with . or -"
         )));
     }
     Ok(())

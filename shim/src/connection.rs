@@ -47,9 +47,9 @@ impl Stream for Connections {
                 Err(why) => return Poll::Ready(Some(Err(why))),
             };
             if !getsockopt(&stream, PeerCredentials).is_ok_and(|peer| peer.uid() == hull_sys::cred::euid()) {
-                log::warning("a connection of another user is refused");
+                log::warning("refused a connection from another user");
             } else if self.open.load(Ordering::Relaxed) >= MOST {
-                log::warning(&format!("a connection is refused: {MOST} are open"));
+                log::warning(&format!("refused a connection: {MOST} are open"));
             } else {
                 return Poll::Ready(Some(Ok(Connection::new(stream, Arc::clone(&self.open)))));
             }
@@ -99,7 +99,7 @@ impl AsyncRead for Connection {
         }
         let Some(rest) = &mut this.rest else { return Poll::Pending };
         ready!(rest.as_mut().poll(context));
-        log::warning("a connection is closed: the rest of a message does not come");
+        log::warning("closed a connection: the rest of a message did not arrive");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

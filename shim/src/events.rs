@@ -109,11 +109,11 @@ impl Outbox {
                 Sent::Taken => {}
                 Sent::Refused(why) if refusals < REFUSALS => {
                     refusals += 1;
-                    log::warning(&format!("the daemon refuses an event: {why}"));
+                    log::warning(&format!("the daemon rejected an event: {why}"));
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                Sent::Refused(why) => log::warning(&format!("an event is given up: {why}")),
+                Sent::Refused(why) => log::warning(&format!("gave up sending an event: {why}")),
                 Sent::Lost => {
                     connection = None;
                     tokio::time::sleep(pause).await;
@@ -134,7 +134,7 @@ impl Outbox {
             }
         };
         if tokio::time::timeout(limit, emptied).await.is_err() {
-            log::warning("the daemon has not taken the last events");
+            log::warning("the daemon did not accept the last events");
         }
     }
 

@@ -38,20 +38,20 @@ pub struct Flags {
 }
 
 const HELP: &str = "\
-containerd-shim-hull-v1: keeps containers for containerd; started by containerd
+containerd-shim-hull-v1: the containerd shim for hull; started by containerd
 
 usage: containerd-shim-hull-v1 -namespace NS -id ID -address ADDRESS [FLAG...] start|delete
        containerd-shim-hull-v1 -info | -v
 
-  -namespace NS         namespace of the container
-  -id ID                the container
-  -bundle DIR           its bundle (default: the working directory)
+  -namespace NS         containerd namespace of the container
+  -id ID                ID of the container
+  -bundle DIR           bundle of the container (default: the working directory)
   -address ADDRESS      containerd's gRPC socket
   -publish-binary PATH  accepted; events go to containerd's ttrpc socket
-  -socket PATH          the server's socket (default: named after address, namespace and group)
-  -debug-socket PATH    accepted, without effect
-  -debug                log more
-  -info                 print this runtime's description as protobuf
+  -socket PATH          the server's socket (default: derived from address, namespace and group)
+  -debug-socket PATH    accepted, has no effect
+  -debug                also log debug messages
+  -info                 print the runtime information as protobuf
   -v, -version          print the version
 ";
 
@@ -104,14 +104,14 @@ pub fn parse(words: &[String]) -> Result<(Action, Flags), String> {
         (None, "start") => Action::Start,
         (None, "delete") => Action::Delete,
         (None, "") => Action::Serve,
-        (None, other) => return Err(format!("unknown action {other:?}: start and delete are known")),
+        (None, other) => return Err(format!("unknown action {other:?}: must be start or delete")),
     };
     if flags.namespace.is_empty() {
         return Err("shim namespace cannot be empty".to_owned());
     }
     // It becomes a directory's name.
     if flags.namespace.starts_with('.') || flags.namespace.contains('/') {
-        return Err(format!("shim namespace {:?} is not a name", flags.namespace));
+        return Err(format!("shim namespace {:?} is not a valid name", flags.namespace));
     }
     Ok((action, flags))
 }

@@ -114,7 +114,7 @@ impl Options {
                 let text = std::str::from_utf8(&body).map_err(|why| unreadable(&why))?;
                 toml::from_str(text).map_err(|why| unreadable(&why.message()))
             }
-            _ => Err(Error::invalid(format!("runtime options of type {} are not known", any.type_url))),
+            _ => Err(Error::invalid(format!("unknown type of runtime options: {}", any.type_url))),
         }
     }
 

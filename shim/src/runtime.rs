@@ -258,7 +258,7 @@ impl Runtime {
         }
         let reason = last_error(&self.log(), said);
         let reason =
-            reason.unwrap_or_else(|| format!("it ended with code {}, and says nothing", exit.status));
+            reason.unwrap_or_else(|| format!("it exited with status {} and printed no error", exit.status));
         Err(Error::other(format!("{failed}: {reason}")))
     }
 }

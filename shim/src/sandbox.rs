@@ -75,7 +75,7 @@ impl Host {
     /// When there is no descriptor left.
     pub fn place(&self, command: &mut Command) -> Result<()> {
         let copy = |(file, kind): &(File, i32)| {
-            let file = file.try_clone().map_err(|why| Error::failed("copy a descriptor", why))?;
+            let file = file.try_clone().map_err(|why| Error::failed("duplicate a descriptor", why))?;
             Ok((file.into(), kind.cast_unsigned().into()))
         };
         namespace::enter_before_exec(command, self.0.iter().map(copy).collect::<Result<_>>()?);
@@ -149,7 +149,7 @@ impl Sandbox {
         let kinds = [(pod.own_ipc, libc::CLONE_NEWIPC), (pod.own_uts, libc::CLONE_NEWUTS)];
         let kinds = kinds.iter().filter(|(own, _)| *own).fold(0, |all, (_, kind)| all | kind);
         namespace::unshare(kinds.cast_unsigned().into())
-            .map_err(|why| Error::failed("make the pod's namespaces", why.desc()))?;
+            .map_err(|why| Error::failed("create the pod's namespaces", why.desc()))?;
         if pod.own_uts && !pod.hostname.is_empty() {
             namespace::set_hostname(pod.hostname.as_bytes())
                 .map_err(|why| Error::failed("set the pod's host name", why.desc()))?;
@@ -215,8 +215,8 @@ impl Sandbox {
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn metrics(&self) -> Result<types::Metric> {
-        let own =
-            i32::try_from(std::process::id()).map_err(|why| Error::failed("find our own cgroup", why))?;
+        let own = i32::try_from(std::process::id())
+            .map_err(|why| Error::failed("find the cgroup of the shim", why))?;
         Ok(types::Metric {
             timestamp: time::stamp(SystemTime::now()),
             id: self.id.clone(),
@@ -266,7 +266,7 @@ impl Pod {
             return Ok(Self::default());
         }
         if !any.type_url.ends_with("PodSandboxConfig") {
-            return Err(Error::invalid(format!("options of a sandbox: {} is not known", any.type_url)));
+            return Err(Error::invalid(format!("unknown type of sandbox options: {}", any.type_url)));
         }
         let config = PodSandboxConfig::parse_from_bytes(&any.value)
             .map_err(|why| Error::invalid(format!("read the options of a sandbox: {why}")))?;
@@ -277,10 +277,13 @@ impl Pod {
         };
         let is = |mode: protobuf::EnumOrUnknown<NamespaceMode>, wanted| mode.enum_value() == Ok(wanted);
         if is(asked.pid, NamespaceMode::POD) {
-            return Err(refused("pid: POD", "there is no process to be the first of a pid namespace"));
+            return Err(refused("pid: POD", "there is no process that could be PID 1 of a PID namespace"));
         }
         if asked.userns_options.as_ref().is_some_and(|users| is(users.mode, NamespaceMode::POD)) {
-            return Err(refused("userns_options", "its namespaces would belong to the node's users"));
+            return Err(refused(
+                "userns_options",
+                "its namespaces would be owned by the user namespace of the node",
+            ));
         }
         Ok(Self {
             hostname: config.hostname,
@@ -304,7 +307,7 @@ impl Pod {
         ];
         let of_ipc = name.starts_with("fs.mqueue.") || IPC.contains(&name);
         if !(self.own_ipc && of_ipc || own_net && name.starts_with("net.")) {
-            return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not a pod's own")));
+            return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not namespaced")));
         }
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         if name.contains("..") || name.contains('/') {

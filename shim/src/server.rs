@@ -50,7 +50,7 @@ fn serve_on(flags: &Flags, listener: StdListener) -> Result<()> {
     log::open(&bundle, flags.debug);
     process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = runtime.map_err(|why| Error::failed("make an event loop", why))?;
+    let runtime = runtime.map_err(|why| Error::failed("create an event loop", why))?;
     tokio::task::LocalSet::new().block_on(&runtime, run(flags, listener))
 }
 
@@ -89,7 +89,7 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
 async fn end_unless_used(shim: Rc<Shim>) {
     tokio::time::sleep(FIRST_USE).await;
     if shim.is_unused() {
-        log::line(Level::Warning, "nobody has made a container here: over");
+        log::line(Level::Warning, "no container was created: exiting");
         shim.end();
     }
 }
@@ -156,7 +156,9 @@ fn take_socket() -> Result<StdListener> {
     hull_sys::fs::replace_stdio(null.as_fd(), 0).map_err(|why| failed(&why.desc()))?;
     let listener = StdListener::from(socket);
     listener.local_addr().map_err(|_other| {
-        Error::other("standard input is not a socket: this form is for the shim's own use, say start")
+        Error::other(
+            "standard input is not a socket: only the shim itself runs this form; use the action start",
+        )
     })?;
     listener.set_nonblocking(true).map_err(|why| failed(&why))?;
     Ok(listener)

@@ -79,7 +79,7 @@ impl Loop {
     }
 
     async fn hear<R>(&self, job: Job, answered: oneshot::Receiver<Result<R>>) -> ttrpc::Result<R> {
-        let over = |()| Error::other("the shim ends");
+        let over = |()| Error::other("the shim is shutting down");
         self.jobs.send(job).map_err(|_over| over(()))?;
         let answer = answered.await.map_err(|_over| over(()))?;
         answer.map_err(|error| {

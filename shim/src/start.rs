@@ -167,9 +167,9 @@ fn spawn_server(
 ) -> Result<Child> {
     if std::env::var_os("SCHED_CORE").is_some() {
         process::new_core_scheduling_group()
-            .map_err(|why| Error::failed("make a core scheduling group", why.desc()))?;
+            .map_err(|why| Error::failed("create a core scheduling group", why.desc()))?;
     }
-    let own = std::env::current_exe().map_err(|why| Error::failed("find our own file", why))?;
+    let own = std::env::current_exe().map_err(|why| Error::failed("find the executable of the shim", why))?;
     let mut command = Command::new(own);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", address]);
     if flags.debug || request.debug {

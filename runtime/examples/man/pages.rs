@@ -16,80 +16,84 @@ pub(crate) fn all() -> Vec<(String, String)> {
 fn description(verb: &str) -> &'static [&'static str] {
     match verb {
         "create" => &[
-            "Reads config.json from the bundle, makes the cgroup, the namespaces and the mounts, and leaves \
-             a process in them that waits for hull-start(8). When it answers 0, everything but the program's \
-             start is done: the pid file is complete, the console has been sent, and the id is taken.",
-            "When it fails, nothing of the container is left.",
+            "Reads config.json from the bundle, creates the cgroup, the namespaces and the mounts, and leaves \
+             a process in them that waits for hull-start(8). When the command exits with 0, everything is set \
+             up except that the program has not been started: the pid file is complete, the console has been \
+             sent, and the ID is in use.",
+            "When it fails, nothing of the container is left behind.",
         ],
         "start" => &[
-            "Lets a container that waits run its program. It answers once the program runs, so that a program \
-             that cannot be executed is an error here. startContainer hooks run before the program, poststart \
-             hooks after it; a poststart hook that fails is a warning.",
+            "Tells the waiting process of a created container to execute its program. The command returns once \
+             the program is running, so a program that cannot be executed is an error here. startContainer \
+             hooks run before the program, poststart hooks after it; a poststart hook that fails is a warning.",
         ],
         "run" => &[
-            "hull-create(8), hull-start(8), a wait for the end and hull-delete(8) in one command. Signals and \
-             terminal input are passed on. With --detach it comes back once the program runs.",
+            "Does the same as hull-create(8) and hull-start(8), waits for the container to exit, and deletes it \
+             as hull-delete(8) does. Signals and terminal input are forwarded to it. With --detach the command \
+             returns once the program is running.",
         ],
         "exec" => &[
-            "Runs one more process in the namespaces and the cgroup of a container, with the container's \
-             system call filter. The process is the container's own (user, capabilities, environment) with \
-             the changes the options ask for, or the one in the file given with --process.",
-            "A container that is paused is refused, unless --ignore-paused is given.",
-            "An ordinary user may run processes in the containers they made themselves, once these are started.",
+            "Runs an additional process in the namespaces and the cgroup of a container, with the container's \
+             seccomp filter. User, capabilities and environment are those of the container, changed as the \
+             options say; with --process the whole process is read from a file.",
+            "A paused container is an error unless --ignore-paused is given.",
+            "An unprivileged user can run processes in containers they created, once these have been started.",
         ],
         "state" => &[
-            "The status is creating, created, running, paused or stopped. It is found out at every call and \
-             never stored; pid is 0 once the container has stopped.",
+            "The status is creating, created, running, paused or stopped. It is determined on every call and \
+             never stored. The pid is 0 once the container has stopped.",
         ],
         "list" => &[
-            "A state root that does not exist is an empty list, unless it was named with --root. Containers \
+            "A state root that does not exist gives an empty list, unless it was set with --root. Containers \
              whose record cannot be read are left out and named in a warning.",
         ],
         "ps" => &[
-            "The table is that of ps(1) on the host, which must be installed; its options may follow the id \
-             (default -ef). The numbers are those of the host's process table.",
+            "The table is printed by ps(1) on the host, which must be installed; options for ps may follow the \
+             ID (default: -ef). PIDs are those of the host.",
         ],
         "kill" => &[
-            "SIGNAL is a number or a name with or without SIG; also RTMIN+3 and RTMAX-1. KILL ends a paused \
-             container, too.",
+            "SIGNAL is a number or a name with or without SIG, including RTMIN+3 and RTMAX-1. KILL also ends a \
+             paused container.",
         ],
-        "pause" => &["Returns once every process of the container stands still, or fails after 10 seconds."],
-        "resume" => &["A container that is not paused is an error."],
+        "pause" => &["Returns once all processes in the container are frozen, or fails after 10 seconds."],
+        "resume" => &["It is an error if the container is not paused."],
         "update" => &[
-            "What is not named stays as it is. Either all limits change, or none. FILE holds the object that \
-             config.json has as linux.resources; its device rules are left out.",
-            "Memory and swap are limited together: when one of the two limits is named, the other stays, and \
-             --memory-swap may not be below --memory. On cgroup v2 a limit below what is in use makes the \
-             kernel free its caches first, and is refused when that is not enough.",
+            "Limits that are not named keep their values. Either all limits are changed, or none. FILE contains \
+             an object like linux.resources in config.json; device rules in it must be those of the container.",
+            "Memory and swap are limited together: when only one of the two limits is given, the other stays as \
+             it is, and --memory-swap must not be below --memory. On cgroup v2, a limit below the current usage \
+             makes the kernel reclaim caches first, and is refused if that is not enough.",
         ],
         "delete" => &[
-            "A container that runs is refused, unless --force is given; one that waits for its start is ended. \
-             All processes left in its cgroup are killed, the cgroup and the record are removed, and poststop \
-             hooks run. The answer 0 means that nothing is left.",
+            "A running container is an error unless --force is given; a created container that has not been \
+             started is killed. All processes left in the cgroup are killed, the cgroup and the record are \
+             removed, and poststop hooks run. The command exits with 0 only if nothing is left.",
         ],
-        "spec" => {
-            &["Refuses to replace a file. The configuration runs sh with a terminal in the root file system \
-             rootfs beside it."]
-        }
+        "spec" => &[
+            "Does not overwrite an existing file. The configuration runs sh with a terminal in the root file \
+             system rootfs, in the same directory.",
+        ],
         "plan" => &[
-            "One line for each thing that create would do, in order, with the field of config.json that asks \
-             for it. Nothing on the host is changed. With --json the same as a list of objects.",
+            "Prints one line for each thing that create would do, in order, with the field of config.json that \
+             asks for it. Nothing on the host is changed. With --json, prints a list of objects.",
         ],
-        "features" => {
-            &["The features document of the runtime specification: what engines read before they rely on \
-             something. Only what works is listed."]
-        }
+        "features" => &[
+            "Prints the features document of the OCI runtime specification, which engines read to find out \
+             what they can use. Only what works is listed.",
+        ],
         _ => &[],
     }
 }
 
 fn exit_status(verb: &str) -> &'static str {
     match verb {
-        "run" => "That of the program, 128 and the number of the signal when it died by one; 1 on an error.",
-        "exec" => {
-            "That of the program, 128 and the number of the signal when it died by one; 255 on an error."
+        "run" => {
+            "The exit status of the program, or 128 plus the signal number if a signal killed it; 1 on an error."
         }
-        _ => "0, or 1 on an error.",
+        "exec" => {
+            "The exit status of the program, or 128 plus the signal number if a signal killed it; 255 on an error."
+        }
+        _ => "0 on success, 1 on an error.",
     }
 }
 
@@ -129,9 +133,9 @@ fn overview() -> String {
     line(
         &mut text,
         &roff(
-            "A low-level container runtime: it makes a container from a bundle, a directory with a root file \
-             system and a config.json after the OCI runtime specification, and ends. Container engines call \
-             it; its command line is that of runc.",
+            "hull is a low-level container runtime. It creates a container from an OCI bundle, which is a directory \
+             with a root file system and a config.json, and exits. Its command line is compatible with runc, \
+             so container engines can use it in place of runc.",
         ),
     );
     section(&mut text, "COMMANDS");
@@ -142,16 +146,16 @@ fn overview() -> String {
         );
     }
     section(&mut text, "OPTIONS");
-    line(&mut text, "They stand before the command.");
+    line(&mut text, "Global options are given before the command.");
     flags(&mut text, cli::global_flags());
     section(&mut text, "ERRORS");
     for paragraph in [
-        "An error is up to three lines on stderr: what failed with the field of config.json it came from, a \
-         hint, and the place in the file. With --log the error also goes to that file as one line; with \
-         --log-format json the line is an object with the keys level, msg, time and code, and field and hint \
-         where there are any.",
-        "What is done only in part is a warning, written to the log once the command has succeeded. --strict \
-         makes it an error before anything is done.",
+        "An error is up to three lines on stderr: what failed, with the field of config.json that caused it; a \
+         hint; and the position in the file. With --log the error is also appended to the log file as one \
+         line. With --log-format json this line is an object with the keys level, msg, time and code, and \
+         with field and hint if there are any.",
+        "Something that can be done only in part causes a warning, which is logged after the command has \
+         succeeded. With --strict it is an error, before anything is done.",
     ] {
         line(&mut text, &format!(".PP\n{}", roff(paragraph)));
     }
@@ -159,22 +163,32 @@ fn overview() -> String {
     line(
         &mut text,
         &roff(
-            "0 on success, 1 on an error, 3 for an unknown command. run and exec answer that of the program; \
-             exec answers 255 when the program could not be run.",
+            "0 on success, 1 on an error, 3 for an unknown command. run and exec return the exit status of the \
+             program; exec returns 255 if the program could not be run.",
         ),
     );
     section(&mut text, "ENVIRONMENT");
     for (name, meaning) in [
-        ("XDG_RUNTIME_DIR", "Where the state of an ordinary user's containers lies, in the directory hull."),
-        ("LISTEN_FDS", "Descriptors from 3 on that are passed to the program (sd_listen_fds(3))."),
-        ("NOTIFY_SOCKET", "Where the program's readiness is passed on to (sd_notify(3))."),
+        ("XDG_RUNTIME_DIR", "For an unprivileged user, the state root is its subdirectory hull."),
+        (
+            "LISTEN_FDS",
+            "Number of file descriptors, starting with 3, to pass to the program (sd_listen_fds(3)).",
+        ),
+        (
+            "NOTIFY_SOCKET",
+            "Socket to which readiness notifications of the program are forwarded (sd_notify(3)).",
+        ),
     ] {
         line(&mut text, &format!(".TP\n.B {}\n{}", roff(name), roff(meaning)));
     }
     section(&mut text, "FILES");
     line(
         &mut text,
-        &format!(".TP\n.I {}\n{}", roff("/run/hull"), "The state of containers, a directory for each."),
+        &format!(
+            ".TP\n.I {}\n{}",
+            roff("/run/hull"),
+            "The default state root, with a directory for each container."
+        ),
     );
     section(&mut text, "SEE ALSO");
     let pages: Vec<String> =

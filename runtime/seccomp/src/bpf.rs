@@ -58,7 +58,9 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Vec<SockFilter>> {
         let len = bytes.len();
         return Err(Error::new(
             ErrorKind::Bytes,
-            format!("read a seccomp program of {len} bytes: not 1 to {MAX_INSTRUCTIONS} times 8"),
+            format!(
+                "invalid seccomp program of {len} bytes: must be 1 to {MAX_INSTRUCTIONS} instructions of 8 bytes"
+            ),
         ));
     }
     Ok(chunks

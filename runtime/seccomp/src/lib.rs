@@ -206,12 +206,13 @@ pub fn check_start(filter: &Filter, no_new_privs: bool) -> Result<()> {
         ];
         if ends.contains(&(answer & libc::SECCOMP_RET_ACTION_FULL)) {
             let answer = action_name(answer);
-            let message =
-                format!("the container's filter denies {name} ({answer}): its program can never be started");
+            let message = format!(
+                "the container's filter denies {name} ({answer}): the program could never be started"
+            );
             return Err(Error::new(ErrorKind::Start, message).hint(if *name == "execve" {
                 "allow execve: the filter is loaded before the program runs"
             } else {
-                "allow capset, or set process.noNewPrivileges: without it the filter is loaded first"
+                "allow capset, or set process.noNewPrivileges: without it the filter is loaded before capabilities are set"
             }));
         }
     }
@@ -239,11 +240,11 @@ fn filter_flags(seccomp: &LinuxSeccomp, kernel_flags: u32, listens: bool) -> Res
         };
         if bit & kernel_flags == 0 {
             return Err(
-                Error::new(ErrorKind::Flag, format!("this kernel does not know {flag}")).field(field())
+                Error::new(ErrorKind::Flag, format!("the kernel does not support {flag}")).field(field())
             );
         }
         if bit == FLAG_WAIT_KILLABLE_RECV && !listens {
-            let message = format!("{flag} has no meaning without a rule of SCMP_ACT_NOTIFY");
+            let message = format!("{flag} has no effect without a SCMP_ACT_NOTIFY rule");
             return Err(Error::new(ErrorKind::Flag, message)
                 .field(field())
                 .hint("the kernel refuses it with EINVAL; remove the flag"));

@@ -154,7 +154,7 @@ fn alternatives(
 
 fn condition(arg: &LinuxSeccompArg, field: impl Fn() -> String) -> Result<Condition> {
     let Some(index) = u8::try_from(arg.index()).ok().filter(|i| *i < 6) else {
-        let message = format!("a system call has no argument {}: they count from 0 to 5", arg.index());
+        let message = format!("a system call has no argument {}: arguments are numbered 0 to 5", arg.index());
         return Err(Error::new(ErrorKind::Arg, message).field(format!("{}.index", field())));
     };
     let op = arg.op();
@@ -201,7 +201,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> St
 fn errno_unused(action: LinuxSeccompAction, errno: Option<u32>, field: impl Fn() -> String) -> Option<Error> {
     let takes = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
     errno.filter(|_| !takes).map(|errno| {
-        Error::new(ErrorKind::ErrnoUnused, format!("errno {errno} has no meaning for {action}"))
+        Error::new(ErrorKind::ErrnoUnused, format!("errno {errno} has no effect with {action}"))
             .field(field())
     })
 }

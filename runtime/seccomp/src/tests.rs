@@ -240,7 +240,7 @@ fn flags_are_those_given_or_spec_allow() {
         json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);
     assert_eq!(flags(all.clone(), KNOWN_FLAGS), Ok(FLAG_LOG | FLAG_TSYNC | FLAG_SPEC_ALLOW));
     let error = flags(all, FLAG_LOG).unwrap_err().to_string();
-    assert_eq!(error, "flags[1]: this kernel does not know SECCOMP_FILTER_FLAG_TSYNC");
+    assert_eq!(error, "flags[1]: the kernel does not support SECCOMP_FILTER_FLAG_TSYNC");
     let error = flags(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]), KNOWN_FLAGS).unwrap_err();
     assert_eq!((error.kind, error.field.as_str()), (ErrorKind::Flag, "flags[0]"));
 }
@@ -273,7 +273,7 @@ fn values_out_of_range_name_their_field() {
                 {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
                 {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "EQ", 0, 0), arg(6, "EQ", 0, 0)]},
             ]),
-            "syscalls[1].args[1].index: a system call has no argument 6: they count from 0 to 5",
+            "syscalls[1].args[1].index: a system call has no argument 6: arguments are numbered 0 to 5",
         ),
         (
             json!([{"names": ["read", ""], "action": "SCMP_ACT_ALLOW"}]),
@@ -303,7 +303,7 @@ fn what_is_ignored_is_a_warning() {
     assert_eq!(
         warnings,
         [
-            "syscalls[1].errnoRet: errno 1 has no meaning for SCMP_ACT_LOG",
+            "syscalls[1].errnoRet: errno 1 has no effect with SCMP_ACT_LOG",
             "syscalls: no architecture has these system calls: abacus, tuxedo",
         ]
     );

@@ -309,7 +309,7 @@ fn without_repeats(rules: Vec<Rule>, name: &str) -> Result<Vec<Case>> {
 /// The profile needs a program longer than the kernel takes.
 pub(super) fn too_large(instructions: usize) -> Error {
     let message = format!(
-        "the profile needs {instructions} instructions or more, the kernel takes {MAX_INSTRUCTIONS} at most"
+        "the profile needs at least {instructions} instructions, and the kernel accepts at most {MAX_INSTRUCTIONS}"
     );
     Error::new(ErrorKind::TooLarge, message)
 }

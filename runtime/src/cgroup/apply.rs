@@ -234,7 +234,7 @@ fn refused(dir: &Dir, write: &Write, errno: Errno) -> Error {
             let path = dir.path.display();
             let why = format!("{path} has no {file}");
             let hint = format!(
-                "the {controller} controller may not be enabled in a parent, because that has processes"
+                "the {controller} controller may not be enabled in a parent cgroup because that contains processes"
             );
             let text =
                 format!("cannot set {controller} limit: container could not join or create cgroup: {why}");

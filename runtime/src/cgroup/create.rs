@@ -96,9 +96,8 @@ impl Refused {
             (Self::Denied(error), Some(_)) => {
                 let rule =
                     "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
-                Error { message: format!("{apply}: {rule}: {}", error.message), ..error }.hint(
-                    "leave out linux.cgroupsPath and linux.resources, or delegate a cgroup to this user",
-                )
+                Error { message: format!("{apply}: {rule}: {}", error.message), ..error }
+                    .hint("remove linux.cgroupsPath and linux.resources, or delegate a cgroup to this user")
             }
             (Self::Denied(error) | Self::Failed(error), _) => {
                 Error { message: format!("{apply}: {}", error.message), ..error }
@@ -160,7 +159,8 @@ fn check_unused(dir: &Dir) -> Result<()> {
     }
     let text =
         format!("container's cgroup is not empty: {found} process(es) found in {}", dir.path.display());
-    Err(Error::new("cgroup-not-empty", text).hint("end what runs there, or use another linux.cgroupsPath"))
+    Err(Error::new("cgroup-not-empty", text)
+        .hint("stop the processes there, or use another linux.cgroupsPath"))
 }
 
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];

@@ -57,7 +57,7 @@ impl Cgroup {
         dir.set_frozen(false).ok();
         let why = match frozen {
             Err(errno) => super::dir::reason(errno),
-            Ok(_) => format!("it did not stop within {limit:?}{}", self.blocker_text()),
+            Ok(_) => format!("it did not freeze within {limit:?}{}", self.blocker_text()),
         };
         Err(Error::new("cgroup-freeze", format!("unable to freeze {}: {why}", dir.path.display())))
     }

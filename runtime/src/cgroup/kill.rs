@@ -73,7 +73,7 @@ impl Cgroup {
         if self.kill_by_kernel(deadline)? || self.kill_each(deadline)? {
             return Ok(());
         }
-        let text = format!("processes of the container outlive SIGKILL{}", self.blocker_text());
+        let text = format!("processes of the container survive SIGKILL{}", self.blocker_text());
         Err(Error::new("cgroup-kill", text))
     }
 

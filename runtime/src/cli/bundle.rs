@@ -20,7 +20,7 @@ pub(super) const BUNDLE: Flag =
     Flag::value("bundle", "DIR", "the bundle (default: the current directory)").short('b');
 /// The flag that names another config.
 pub(super) const CONFIG: Flag =
-    Flag::value("config", "FILE", "read this instead of the bundle's config.json").short('f');
+    Flag::value("config", "FILE", "read FILE instead of the bundle's config.json").short('f');
 
 /// A bundle, read and planned.
 pub(super) struct Planned {
@@ -101,7 +101,7 @@ fn load(bundle: &str, config: Option<&str>) -> Result<Loaded> {
     let c_name = std::ffi::CString::new(name.as_str()).map_err(|_nul| failed("NUL byte"))?;
     let file = open::on_host(None, &c_name, How::READ_NOW).map_err(|errno| {
         failed(&words(errno))
-            .hint("a bundle is a directory with a config.json; `hull spec` writes a first one")
+            .hint("a bundle is a directory with a config.json; `hull spec` writes a template")
     })?;
     spec::load(file.into(), &name)
 }

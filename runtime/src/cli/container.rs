@@ -113,9 +113,9 @@ fn attempt(
             // Nobody else is in it: it was empty when we took it. What cannot be removed keeps its record.
             let removed = cgroup.kill().and_then(|()| cgroup.delete());
             cgroup.undo();
-            global.log.debug(format_args!("undone: init and cgroup"));
+            global.log.debug(format_args!("rolled back: init and cgroup"));
             removed.map_err(|left| {
-                error.clone().hint(format!("{left}; hull delete --force {id} tries again"))
+                error.clone().hint(format!("{left}; hull delete --force {id} retries the clean-up"))
             })?;
             Err(error)
         }
@@ -255,18 +255,18 @@ pub(super) fn console_socket(path: Option<&str>, terminal: bool, detached: bool)
             "console-socket",
             "cannot allocate tty if runc will detach without setting console socket",
         )
-        .hint("give --console-socket, or set process.terminal to false")
+        .hint("use --console-socket, or set process.terminal to false")
         .field(field)),
         (Some(_), _, false) => Err(Error::new(
             "console-socket",
             "cannot use console socket if runc will not detach or allocate tty",
         )
-        .hint("leave --console-socket out, or use create or --detach")),
+        .hint("remove --console-socket, or use create or --detach")),
         (Some(_), false, true) => Err(Error::new(
             "console-socket",
             "cannot use console socket if runc will not detach or allocate tty",
         )
-        .hint("leave --console-socket out, or set process.terminal to true")
+        .hint("remove --console-socket, or set process.terminal to true")
         .field(field)),
         (Some(path), true, true) => {
             socket::connect(path.as_bytes(), socket::Kind::Stream).map(Some).map_err(|errno| {
@@ -274,7 +274,7 @@ pub(super) fn console_socket(path: Option<&str>, terminal: bool, detached: bool)
                     "console-socket",
                     format!("connect to {path}: {}", crate::launch::report::words(errno)),
                 )
-                .hint("the caller must listen there before create")
+                .hint("the caller must listen on this socket before it calls hull")
             })
         }
         (None, _, _) => Ok(None),

@@ -9,7 +9,7 @@ pub(super) const VERB: Verb = Verb {
     name: "create",
     arguments: "ID",
     count: (1, 1),
-    about: "make a container that waits for start",
+    about: "create a container; its process waits for \"hull start\"",
     flags: FLAGS,
     trailing: false,
 };
@@ -18,12 +18,16 @@ const FLAGS: &[Flag] = &[
     bundle::BUNDLE,
     bundle::CONFIG,
     Flag::value("console-socket", "PATH", "send the container's terminal to this socket"),
-    Flag::value("pidfd-socket", "PATH", "send a pidfd of the container's init to this socket"),
-    Flag::value("pid-file", "FILE", "write the number of the container's init there"),
-    Flag::switch("no-pivot", "move the root instead of pivot_root: for an initramfs"),
+    Flag::value("pidfd-socket", "PATH", "send a pidfd of the container's init process to this socket"),
+    Flag::value("pid-file", "FILE", "write the PID of the container's init process to FILE"),
+    Flag::switch("no-pivot", "move the root mount and chroot instead of using pivot_root (for an initramfs)"),
     Flag::switch("no-new-keyring", "keep the caller's session keyring"),
-    Flag::value("preserve-fds", "N", "pass N more descriptors on, after those of LISTEN_FDS"),
-    Flag::switch("no-subreaper", "accepted, without effect").hidden(),
+    Flag::value(
+        "preserve-fds",
+        "N",
+        "pass N additional file descriptors to the process, after those of LISTEN_FDS",
+    ),
+    Flag::switch("no-subreaper", "accepted, has no effect").hidden(),
     Flag::switch("detach", "accepted: create always detaches").short('d').hidden(),
 ];
 

@@ -15,13 +15,13 @@ pub(super) const VERB: Verb = Verb {
     name: "delete",
     arguments: "ID",
     count: (1, 1),
-    about: "remove a container and all that was made for it",
+    about: "delete a container and everything that was created for it",
     flags: FLAGS,
     trailing: false,
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::switch("force", "kill what still runs; a container that does not exist is no error").short('f'),
+    Flag::switch("force", "kill the container if it is running; no error if it does not exist").short('f'),
     super::REGEX,
 ];
 
@@ -91,8 +91,11 @@ fn await_end(record: &Record) -> Result<()> {
     while init.is_alive() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::new("init-survives", format!("process {} does not end", init.pid))
-                .hint(format!("cat /proc/{}/stack shows what it waits for in the kernel", init.pid)));
+            return Err(Error::new(
+                "init-survives",
+                format!("process {} does not exit after SIGKILL", init.pid),
+            )
+            .hint(format!("cat /proc/{}/stack shows what it is waiting for in the kernel", init.pid)));
         }
         let watched =
             [hull_sys::signal::Interest { fd: std::os::fd::AsFd::as_fd(&handle), events: libc::POLLIN }];
@@ -113,9 +116,10 @@ pub(super) fn poststop(id: &str, record: &Record) -> Vec<Warning> {
 fn sweep(state: Locked, corrupt: Error) -> Result<()> {
     let Some(intent) = state.dir().load_intent() else {
         let path = state.dir().path();
-        return Err(
-            corrupt.hint(format!("end its processes and cgroup by hand, then remove {}", path.display()))
-        );
+        return Err(corrupt.hint(format!(
+            "kill its processes and remove its cgroup by hand, then remove {}",
+            path.display()
+        )));
     };
     destroy(state, &intent)
 }

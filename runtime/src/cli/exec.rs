@@ -29,7 +29,7 @@ pub(super) const VERB: Verb = Verb {
     name: "exec",
     arguments: "ID COMMAND [ARGUMENT...]",
     count: (1, usize::MAX),
-    about: "run one more process in a container",
+    about: "run an additional process in a container",
     flags: FLAGS,
     trailing: true,
 };
@@ -37,21 +37,29 @@ pub(super) const VERB: Verb = Verb {
 const FLAGS: &[Flag] = &[
     Flag::value("process", "FILE", "read the process from FILE instead of the command line").short('p'),
     Flag::value("cwd", "DIR", "working directory in the container"),
-    Flag::value("env", "NAME=VALUE", "set a variable; may be repeated").short('e'),
+    Flag::value("env", "NAME=VALUE", "set an environment variable; may be repeated").short('e'),
     Flag::value("user", "UID[:GID]", "run as this user").short('u'),
     Flag::value("additional-gids", "GID", "add a group; may be repeated").short('g'),
     Flag::value("cap", "CAP", "add a capability; may be repeated").short('c'),
-    Flag::switch("tty", "with a terminal").short('t'),
-    Flag::switch("detach", "come back once the program runs").short('d'),
+    Flag::switch("tty", "allocate a terminal").short('t'),
+    Flag::switch("detach", "return once the program is running").short('d'),
     Flag::value("console-socket", "PATH", "send the terminal to this socket"),
     Flag::value("pidfd-socket", "PATH", "send a pidfd of the process to this socket"),
-    Flag::value("pid-file", "FILE", "write the number of the process there"),
+    Flag::value("pid-file", "FILE", "write the PID of the process to FILE"),
     Flag::value("process-label", "LABEL", "SELinux label of the process"),
     Flag::value("apparmor", "PROFILE", "AppArmor profile of the process"),
-    Flag::switch("no-new-privs", "forbid gaining privileges"),
-    Flag::value("preserve-fds", "N", "pass N more descriptors on, after those of LISTEN_FDS"),
-    Flag::value("cgroup", "[CTRL,..:]PATH", "run in this cgroup below the container's; may be repeated"),
-    Flag::switch("ignore-paused", "also in a paused container, where it waits for resume"),
+    Flag::switch("no-new-privs", "prevent the process from gaining privileges (no_new_privs)"),
+    Flag::value(
+        "preserve-fds",
+        "N",
+        "pass N additional file descriptors to the process, after those of LISTEN_FDS",
+    ),
+    Flag::value(
+        "cgroup",
+        "[CTRL,..:]PATH",
+        "run in this sub-cgroup of the container's cgroup; may be repeated",
+    ),
+    Flag::switch("ignore-paused", "allow a paused container; the process waits until it is resumed"),
 ];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
@@ -232,8 +240,8 @@ fn id_number(text: &str, flag: &str) -> Result<u32> {
     match text.parse::<u32>() {
         // The last number is no id: system calls read it as "leave it".
         Ok(number) if digits && number != u32::MAX => Ok(number),
-        _ => Err(Error::new("usage", format!("--{flag}: {text:?} is not an id"))
-            .hint("an id is a number from 0 to 4294967294")),
+        _ => Err(Error::new("usage", format!("--{flag}: {text:?} is not a valid ID"))
+            .hint("an ID is a number from 0 to 4294967294")),
     }
 }
 

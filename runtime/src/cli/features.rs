@@ -9,7 +9,7 @@ pub(super) const VERB: Verb = Verb {
     name: "features",
     arguments: "",
     count: (0, 0),
-    about: "print what this build can do, as JSON",
+    about: "print the features of this build as JSON",
     flags: &[],
     trailing: false,
 };

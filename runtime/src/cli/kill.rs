@@ -14,13 +14,13 @@ pub(super) const VERB: Verb = Verb {
     name: "kill",
     arguments: "ID [SIGNAL]",
     count: (1, 2),
-    about: "send a signal (default TERM) to a container's init",
+    about: "send a signal (default: TERM) to the init process of a container",
     flags: FLAGS,
     trailing: true,
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::switch("all", "send it to every process of the container; one that has ended is no error")
+    Flag::switch("all", "signal all processes in the container; no error if it has already stopped")
         .short('a'),
     super::REGEX,
 ];

@@ -9,14 +9,14 @@ pub(super) const VERB: Verb = Verb {
     name: "list",
     arguments: "",
     count: (0, 0),
-    about: "list the containers of a state root",
+    about: "list containers",
     flags: FLAGS,
     trailing: false,
 };
 
 const FLAGS: &[Flag] = &[
     Flag::value("format", "FORMAT", "table (default) or json").short('f'),
-    Flag::switch("quiet", "print the ids alone").short('q'),
+    Flag::switch("quiet", "print only the IDs").short('q'),
 ];
 
 const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];

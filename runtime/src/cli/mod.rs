@@ -77,15 +77,15 @@ const LATER: &[&str] = &["events", "checkpoint", "restore", "mounts"];
 
 /// Flags before the verb.
 pub(crate) const GLOBAL: &[Flag] = &[
-    Flag::switch("debug", "say what is being done"),
-    Flag::value("log", "FILE", "write the log there too: FILE, file:FILE, journald:ID or syslog:ID"),
+    Flag::switch("debug", "also log debug messages"),
+    Flag::value("log", "FILE", "also write the log to FILE, file:FILE, journald:ID or syslog:ID"),
     Flag::value("log-format", "FORMAT", "text (default) or json"),
     Flag::value("log-level", "LEVEL", "error (default), warning or debug"),
-    Flag::value("root", "DIR", "where the state of containers lies (default /run/hull)"),
-    Flag::switch("systemd-cgroup", "let systemd make the cgroup (not yet supported)"),
+    Flag::value("root", "DIR", "directory for the state of containers (default: /run/hull)"),
+    Flag::switch("systemd-cgroup", "have systemd create the cgroup (not yet supported)"),
     Flag::value("cgroup-manager", "MANAGER", "cgroupfs (default), systemd (not yet supported) or disabled"),
-    Flag::value("rootless", "BOOL", "true, false or auto (default): expect no power over cgroups"),
-    Flag::switch("strict", "fail where hull would go on with less than was asked for"),
+    Flag::value("rootless", "BOOL", "tolerate missing cgroup permissions: true, false or auto (default)"),
+    Flag::switch("strict", "fail instead of continuing with less than was asked for"),
     Flag::value("criu", "PATH", "ignored").hidden(),
     Flag::switch("version", "print the version").short('v'),
     Flag::switch("V", "print the version").hidden(),
@@ -121,7 +121,7 @@ impl Global {
         let root = parsed.value("root").map(PathBuf::from);
         if root.as_ref().is_some_and(|root| root.as_os_str() == "/") {
             return Err(Error::new("usage", "the state root cannot be /")
-                .hint("choose a directory of its own with --root"));
+                .hint("choose a dedicated directory with --root"));
         }
         Ok(Self {
             log: Log::default(),
@@ -320,7 +320,8 @@ fn help(verb: &Verb) -> String {
 
 /// The flag by which an argument means several containers.
 pub(crate) const REGEX: Flag =
-    Flag::switch("regex", "the argument is a pattern: every container whose id it matches").short('r');
+    Flag::switch("regex", "treat ID as a regular expression and act on every container whose ID matches")
+        .short('r');
 
 /// The ids that the first argument means: itself, or with `--regex` every one it matches.
 pub(crate) fn ids(global: &Global, parsed: &Parsed) -> Result<Vec<ContainerId>> {

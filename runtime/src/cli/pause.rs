@@ -10,7 +10,7 @@ pub(super) const PAUSE: Verb = Verb {
     name: "pause",
     arguments: "ID",
     count: (1, 1),
-    about: "freeze all processes of a container",
+    about: "suspend all processes in a container",
     flags: &[],
     trailing: false,
 };
@@ -19,7 +19,7 @@ pub(super) const RESUME: Verb = Verb {
     name: "resume",
     arguments: "ID",
     count: (1, 1),
-    about: "let a paused container go on",
+    about: "resume all processes in a paused container",
     flags: &[],
     trailing: false,
 };

@@ -10,17 +10,17 @@ pub(super) const VERB: Verb = Verb {
     name: "plan",
     arguments: "[BUNDLE]",
     count: (0, 1),
-    about: "print what create would do, and do none of it",
+    about: "print what create would do, without doing it",
     flags: FLAGS,
     trailing: false,
 };
 
 const FLAGS: &[Flag] = &[
     bundle::CONFIG,
-    Flag::switch("json", "as JSON"),
-    Flag::value("id", "ID", "the id the container would have (default: plan)"),
-    Flag::switch("no-pivot", "as for create"),
-    Flag::switch("no-new-keyring", "as for create"),
+    Flag::switch("json", "print JSON"),
+    Flag::value("id", "ID", "assume this container ID (default: plan)"),
+    Flag::switch("no-pivot", "same as for create"),
+    Flag::switch("no-new-keyring", "same as for create"),
 ];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {

@@ -9,7 +9,7 @@ pub(super) const VERB: Verb = Verb {
     name: "ps",
     arguments: "ID [ps options]",
     count: (1, usize::MAX),
-    about: "list the processes of a container",
+    about: "list the processes in a container",
     flags: FLAGS,
     trailing: true,
 };

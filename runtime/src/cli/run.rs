@@ -14,7 +14,7 @@ pub(super) const VERB: Verb = Verb {
     name: "run",
     arguments: "ID",
     count: (1, 1),
-    about: "create a container, start it, wait for its end and delete it",
+    about: "create and start a container, wait for it to exit, and delete it",
     flags: FLAGS,
     trailing: false,
 };
@@ -22,15 +22,19 @@ pub(super) const VERB: Verb = Verb {
 const FLAGS: &[Flag] = &[
     bundle::BUNDLE,
     bundle::CONFIG,
-    Flag::switch("detach", "come back once the program runs").short('d'),
-    Flag::switch("keep", "do not delete the container when it ends"),
+    Flag::switch("detach", "return once the program is running").short('d'),
+    Flag::switch("keep", "do not delete the container when it exits"),
     Flag::value("console-socket", "PATH", "send the container's terminal to this socket"),
-    Flag::value("pidfd-socket", "PATH", "send a pidfd of the container's init to this socket"),
-    Flag::value("pid-file", "FILE", "write the number of the container's init there"),
-    Flag::switch("no-pivot", "move the root instead of pivot_root: for an initramfs"),
+    Flag::value("pidfd-socket", "PATH", "send a pidfd of the container's init process to this socket"),
+    Flag::value("pid-file", "FILE", "write the PID of the container's init process to FILE"),
+    Flag::switch("no-pivot", "move the root mount and chroot instead of using pivot_root (for an initramfs)"),
     Flag::switch("no-new-keyring", "keep the caller's session keyring"),
-    Flag::value("preserve-fds", "N", "pass N more descriptors on, after those of LISTEN_FDS"),
-    Flag::switch("no-subreaper", "accepted, without effect").hidden(),
+    Flag::value(
+        "preserve-fds",
+        "N",
+        "pass N additional file descriptors to the process, after those of LISTEN_FDS",
+    ),
+    Flag::switch("no-subreaper", "accepted, has no effect").hidden(),
 ];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {

@@ -11,15 +11,15 @@ pub(super) const VERB: Verb = Verb {
     name: "spec",
     arguments: "",
     count: (0, 0),
-    about: "write a config.json to start from",
+    about: "write a template config.json",
     flags: FLAGS,
     trailing: false,
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::value("bundle", "DIR", "where to write it (default: the current directory)").short('b'),
-    Flag::value("file", "FILE", "the file's name (default config.json)").short('f'),
-    Flag::switch("rootless", "for a container of an ordinary user"),
+    Flag::value("bundle", "DIR", "directory to write to (default: the current directory)").short('b'),
+    Flag::value("file", "FILE", "file name (default: config.json)").short('f'),
+    Flag::switch("rootless", "write a configuration for an unprivileged user"),
 ];
 
 pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {

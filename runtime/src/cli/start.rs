@@ -17,7 +17,7 @@ pub(super) const VERB: Verb = Verb {
     name: "start",
     arguments: "ID",
     count: (1, 1),
-    about: "run the program of a created container",
+    about: "start the program of a created container",
     flags: &[] as &[Flag],
     trailing: false,
 };
@@ -44,11 +44,13 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         if errno == Errno::ECONNREFUSED {
             return Error::new("container-stopped", "cannot start a container that has stopped");
         }
-        internal("reach the container's init", errno)
+        internal("connect to the container's init", errno)
     })?;
     let channel = Channel::from_socket(socket);
     let notify = Notify::new(&state.dir().path())?;
-    channel.send(Message::Start).map_err(|errno| internal("talk to the container's init", errno))?;
+    channel
+        .send(Message::Start)
+        .map_err(|errno| internal("send a message to the container's init", errno))?;
     await_program(&channel, |found, printed| sentence(found, printed, &record, state.dir()))
         .map_err(|error| bundle::point_into(&record, error))?;
     global.log.debug(format_args!(
@@ -94,7 +96,7 @@ pub(super) fn run_late_hooks(
         annotations: &record.annotations,
     };
     let run = || -> Result<Vec<Warning>> {
-        let output = hooks::Output::new().map_err(|errno| internal("make a file in memory", errno))?;
+        let output = hooks::Output::new().map_err(|errno| internal("create a memfd", errno))?;
         let plans = plan::hooks::plan_list(kind, &Some(list.to_vec()))?;
         let run_one =
             |hook: &plan::hooks::HookPlan| run_hooks(kind, std::slice::from_ref(hook), &told, &output).err();

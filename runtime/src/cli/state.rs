@@ -11,7 +11,7 @@ pub(super) const VERB: Verb = Verb {
     name: "state",
     arguments: "ID",
     count: (1, 1),
-    about: "print where a container stands, as JSON",
+    about: "print the state of a container as JSON",
     flags: &[],
     trailing: false,
 };

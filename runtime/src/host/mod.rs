@@ -87,7 +87,7 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
 }
 
 fn unreadable(what: &str, errno: hull_sys::Errno) -> Error {
-    Error::new("host-probe", format!("look at {what}: {}", words(errno)))
+    Error::new("host-probe", format!("read {what}: {}", words(errno)))
 }
 
 /// Whether we are in a user namespace that does not map all ids to themselves.

@@ -32,7 +32,7 @@ fn own_terminal() -> Result<std::fs::File> {
     }
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
         let why = io_words(&error);
-        Error::new("terminal-missing", format!("a terminal was asked for and there is none here: open /dev/tty: {why}"))
+        Error::new("terminal-missing", format!("process.terminal is set but hull has no terminal: open /dev/tty: {why}"))
             .hint("run it from a terminal, set process.terminal to false, or use --console-socket with create or --detach")
             .field(Field::named("process.terminal"))
     })
@@ -42,7 +42,7 @@ fn own_terminal() -> Result<std::fs::File> {
 /// terminal here.
 pub fn console() -> Result<(OwnedFd, OwnedFd)> {
     own_terminal()?;
-    socket::pair().map_err(|errno| internal("make a socket", errno))
+    socket::pair().map_err(|errno| internal("create a socket pair", errno))
 }
 
 impl Terminal {

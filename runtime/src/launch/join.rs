@@ -107,10 +107,10 @@ impl Join<'_> {
 /// # Errors
 /// The step that failed.
 pub fn join(request: Join<'_>) -> Result<Joined> {
-    let (ours, theirs) = Channel::pair().map_err(|errno| internal("make a channel", errno))?;
+    let (ours, theirs) = Channel::pair().map_err(|errno| internal("create a socket pair", errno))?;
     if hull_sys::cred::euid() == 0 {
         // What is in the container must not find us traceable (CVE-2016-9962).
-        sys::set_dumpable(false).map_err(|errno| internal("become untraceable", errno))?;
+        sys::set_dumpable(false).map_err(|errno| internal("clear the dumpable flag", errno))?;
     }
     let staged = request.is_staged();
     if request.namespaces & NEW_PID != 0 && !staged {
@@ -122,14 +122,14 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         // A cgroup with controllers for its children takes no process of its own: beside init, then.
         Err(Errno::EBUSY) => {
             let beside = request.cgroup.of_init(request.init_pid)?;
-            (clone_into(&beside).map_err(|errno| internal("make a process", errno))?, false)
+            (clone_into(&beside).map_err(|errno| internal("create a process", errno))?, false)
         }
         // Not ours to be born into, but perhaps to be moved into.
         Err(Errno::EACCES | Errno::EPERM) => {
-            let plain = sys::clone(Clone::default()).map_err(|errno| internal("make a process", errno))?;
+            let plain = sys::clone(Clone::default()).map_err(|errno| internal("create a process", errno))?;
             (plain, true)
         }
-        Err(errno) => return Err(internal("make a process", errno)),
+        Err(errno) => return Err(internal("create a process", errno)),
     };
     match child {
         Forked::Child => run(&request, staged, &theirs),
@@ -153,13 +153,13 @@ fn clone_into(cgroup: &Cgroup) -> hull_sys::Result<Forked> {
 
 fn gone() -> Error {
     Error::new("exec-gone", "the process died before it ran the program")
-        .hint("the container was killed meanwhile, or a limit of its cgroup is reached")
+        .hint("the container was killed in the meantime, or its cgroup has reached a limit")
 }
 
 fn no_entry(errno: Errno, what: &str) -> Error {
     let why = report::words(errno);
     Error::new("namespace-join", format!("join the container's {what} namespace: {why}"))
-        .hint("its init may have ended just now, or this process lacks CAP_SYS_ADMIN in its user namespace")
+        .hint("its init may have just exited, or hull lacks CAP_SYS_ADMIN in its user namespace")
 }
 
 impl Joined {
@@ -182,7 +182,7 @@ impl Joined {
                 Ok(Some(Message::Ready)) => return Ok(()),
                 Ok(Some(Message::Report(found))) => return Err(sentence(found, request)),
                 Ok(_) => return Err(gone()),
-                Err(errno) => return Err(internal("listen to the process", errno)),
+                Err(errno) => return Err(internal("receive a message from the process", errno)),
             }
         }
     }
@@ -240,7 +240,9 @@ impl Joined {
     /// The step that failed.
     pub fn release(&self, plan: &ProcessPlan) -> Result<()> {
         if !self.started {
-            self.channel.send(Message::Start).map_err(|errno| internal("talk to the process", errno))?;
+            self.channel
+                .send(Message::Start)
+                .map_err(|errno| internal("send a message to the process", errno))?;
         }
         super::parent::await_program(&self.channel, |found, _printed| report::process_sentence(found, plan))
     }
@@ -259,7 +261,7 @@ fn sentence(found: Report, request: &Join<'_>) -> Error {
             let errno = Errno::from_raw(found.failure.errno);
             if usize::from(found.step) == OF_STAGE {
                 return no_entry(errno, "user")
-                    .hint("an ordinary user may join what they made themselves, and once it is started");
+                    .hint("an unprivileged user can exec only in containers they created, and only once these have been started");
             }
             no_entry(errno, "other")
         }

@@ -70,10 +70,10 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
         || !plan.hooks.create_runtime.is_empty()
         || !plan.hooks.create_container.is_empty()
         || !plan.hooks.start_container.is_empty();
-    let new_output = || hooks::Output::new().map_err(|errno| internal("make a file in memory", errno));
+    let new_output = || hooks::Output::new().map_err(|errno| internal("create a memfd", errno));
     let output = wants_output.then(new_output).transpose()?;
     let child_output = output.as_ref().map(hooks::Output::share).transpose();
-    let (ours, theirs) = Channel::pair().map_err(|errno| internal("make a channel", errno))?;
+    let (ours, theirs) = Channel::pair().map_err(|errno| internal("create a socket pair", errno))?;
     let child = Init {
         plan,
         channel: theirs,
@@ -82,14 +82,14 @@ pub fn launch(request: Launch<'_>) -> Result<Launched> {
         console: request.console,
         start: request.start,
         state: request.state.clone(),
-        output: child_output.map_err(|errno| internal("share a file in memory", errno))?,
+        output: child_output.map_err(|errno| internal("duplicate a memfd", errno))?,
         last_cap: request.last_cap,
         passed_fds: request.passed_fds,
         shared_pids: plan.namespaces.shared_pids().and_then(|slot| joined.get(slot)).map(AsFd::as_fd),
     };
     if hull_sys::cred::euid() == 0 {
         // Before the clone, so that no process of the container ever finds us traceable.
-        process::set_dumpable(false).map_err(|errno| internal("become untraceable", errno))?;
+        process::set_dumpable(false).map_err(|errno| internal("clear the dumpable flag", errno))?;
     }
     let (pid, handle, trees) = make(child, &joined, request.cgroup, &ours)?;
     let mut launched = Launched { pid, pidfd: handle, channel: ours };
@@ -135,8 +135,11 @@ fn make(
 ) -> Result<(Pid, OwnedFd, Vec<OwnedFd>)> {
     let spaces = &child.plan.namespaces;
     let staged = spaces.is_staged();
-    let pair =
-        if staged { Some(socket::pair().map_err(|errno| internal("make a channel", errno))?) } else { None };
+    let pair = if staged {
+        Some(socket::pair().map_err(|errno| internal("create a socket pair", errno))?)
+    } else {
+        None
+    };
     let wanted = Clone {
         namespaces: if staged { 0 } else { spaces.new },
         sibling: false,
@@ -231,7 +234,9 @@ impl Launched {
                 Ok(Some(Message::Ready)) => return Ok(()),
                 Ok(Some(Message::Report(found))) => return Err(Trouble::Report(found)),
                 Ok(_) => return Err(Trouble::Silent),
-                Err(errno) => return Err(internal("listen to the container's init", errno).into()),
+                Err(errno) => {
+                    return Err(internal("receive a message from the container's init", errno).into());
+                }
             }
         }
     }
@@ -261,7 +266,7 @@ impl Launched {
         // A child that is gone is found by the next receive, with what it said last.
         match self.channel.send(message) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(errno) => Err(internal("talk to the container's init", errno).into()),
+            Err(errno) => Err(internal("send a message to the container's init", errno).into()),
         }
     }
 
@@ -271,7 +276,7 @@ impl Launched {
     /// # Errors
     /// The step of the start that failed, as a sentence.
     pub fn release(&self, how: Message, plan: &Plan) -> Result<()> {
-        self.channel.send(how).map_err(|errno| internal("talk to the container's init", errno))?;
+        self.channel.send(how).map_err(|errno| internal("send a message to the container's init", errno))?;
         if how == Message::Start {
             await_program(&self.channel, |found, printed| {
                 report::sentence(found, plan, printed, self.pidfd.as_fd())
@@ -303,10 +308,12 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error
             Ok(None) if executing => return Ok(()),
             Ok(None) => {
                 return Err(Error::new("init-gone", "the container's init died before it ran the program")
-                    .hint("it was killed from outside, or ran out of memory"));
+                    .hint("it was killed from outside, or it ran out of memory"));
             }
-            Ok(Some(_)) => return Err(internal("understand the container's init", Errno::EBADMSG)),
-            Err(errno) => return Err(internal("listen to the container's init", errno)),
+            Ok(Some(_)) => {
+                return Err(internal("parse the message from the container's init", Errno::EBADMSG));
+            }
+            Err(errno) => return Err(internal("receive a message from the container's init", errno)),
         }
     }
 }
@@ -318,18 +325,20 @@ pub fn internal(what: &str, errno: Errno) -> Error {
 
 fn clone_failed(errno: Errno, namespaces: u64) -> Error {
     let error =
-        Error::new("clone-failed", format!("make the container's init (clone3): {}", report::words(errno)));
+        Error::new("clone-failed", format!("create the container's init (clone3): {}", report::words(errno)));
     match errno {
         Errno::EPERM => error
-            .hint("new namespaces need CAP_SYS_ADMIN, or a user namespace")
+            .hint("creating namespaces needs CAP_SYS_ADMIN, or a user namespace")
             .field(Field::named("linux.namespaces")),
         Errno::EINVAL if namespaces != 0 => error
-            .hint("a namespace type may be missing in this kernel")
+            .hint("the kernel may not support one of the namespace types")
             .field(Field::named("linux.namespaces")),
         Errno::ENOSPC => error
-            .hint("a limit in /proc/sys/user/max_*_namespaces is reached")
+            .hint("a limit in /proc/sys/user/max_*_namespaces has been reached")
             .field(Field::named("linux.namespaces")),
-        Errno::EAGAIN => error.hint("the cgroup's pids limit, or a limit on processes, is reached"),
+        Errno::EAGAIN => {
+            error.hint("the pids limit of the cgroup or another limit on processes has been reached")
+        }
         _ => error,
     }
 }
@@ -337,16 +346,16 @@ fn clone_failed(errno: Errno, namespaces: u64) -> Error {
 /// A child that ended without a word was killed, most often for want of memory.
 fn silent_end(exit: Option<Exit>, cgroup: &Cgroup) -> Error {
     let how = match exit {
-        Some(Exit::Signal(signal)) => format!("it died by signal {signal}"),
-        Some(Exit::Code(code)) => format!("it exited with code {code}"),
+        Some(Exit::Signal(signal)) => format!("it was killed by signal {signal}"),
+        Some(Exit::Code(code)) => format!("it exited with status {code}"),
         None => "it is gone".to_owned(),
     };
     if cgroup.oom_kill_count().unwrap_or(0) > 0 {
         return Error::new("out-of-memory", format!("the container's init ran out of memory: {how}"))
-            .hint("the memory limit is too low to start a process; 256 KiB is about the least")
+            .hint("the memory limit is too low to start a process, which takes about 256 KiB")
             .field(Field::named("linux.resources.memory.limit"));
     }
-    Error::new("init-gone", format!("the container's init ended during its set-up: {how}"))
+    Error::new("init-gone", format!("the container's init exited during set-up: {how}"))
 }
 
 /// Opens the trees of the bind mounts that only the host side can open.
@@ -404,9 +413,8 @@ fn open_namespace(join: &Join, plan: &Plan) -> Result<OwnedFd> {
             Errno::ENOENT | Errno::ESRCH => {
                 error.hint("the process or file that keeps this namespace alive is gone")
             }
-            Errno::EACCES | Errno::EPERM => {
-                error.hint("only who may trace the process behind /proc/PID/ns may open it (ptrace(2))")
-            }
+            Errno::EACCES | Errno::EPERM => error
+                .hint("opening a file in /proc/PID/ns needs permission to trace that process (ptrace(2))"),
             _ => error,
         };
         error.field(join.field.clone())
@@ -443,15 +451,15 @@ fn is_own(file: &OwnedFd, kind: u64) -> hull_sys::Result<bool> {
 /// Writes the score of a process; its own side may not, once it is untraceable.
 pub fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
     idmap::write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
-        Error::new("oom-score", format!("set it to {score}: {}", report::words(errno)))
+        Error::new("oom-score", format!("set oom_score_adj to {score}: {}", report::words(errno)))
             .field(Field::named("process.oomScoreAdj"))
     })
 }
 
 fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
     let refused = |name: &'static str, errno: Errno| {
-        Error::new("id-map", format!("write it to /proc/{pid}: {}", report::words(errno)))
-            .hint("without root the maps must be our own ids, or allowed by /etc/subuid and /etc/subgid")
+        Error::new("id-map", format!("write the ID map of process {pid}: {}", report::words(errno)))
+            .hint("an unprivileged user can map only their own ID and the IDs in /etc/subuid and /etc/subgid")
             .field(Field::named(name))
     };
     let privileged = hull_sys::cred::euid() == 0;

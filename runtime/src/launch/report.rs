@@ -46,19 +46,18 @@ pub fn sentence(found: Report, plan: &Plan, printed: &str, _child: BorrowedFd<'_
             }
             None => unexplained(found),
         },
-        Stage::TimeOffsets => {
-            Error::new("time-offsets", format!("set them: {why}")).field(Field::named("linux.timeOffsets"))
-        }
+        Stage::TimeOffsets => Error::new("time-offsets", format!("set the clock offsets: {why}"))
+            .field(Field::named("linux.timeOffsets")),
         Stage::Root => root_error(plan, found.failure),
         Stage::ChangeRoot => {
             let path = &plan.rootfs.path;
-            Error::new("rootfs", format!("make {path} the root (pivot_root): {why}"))
-                .hint("on an initramfs, which cannot be pivoted away, use --no-pivot")
+            Error::new("rootfs", format!("change the root to {path} (pivot_root): {why}"))
+                .hint("pivot_root does not work on an initramfs: use --no-pivot there")
                 .field(Field::named("root.path"))
         }
         Stage::Names => {
             let name = if step == 0 { "hostname" } else { "domainname" };
-            Error::new("hostname", format!("set it: {why}")).field(Field::named(name))
+            Error::new("hostname", format!("set {name}: {why}")).field(Field::named(name))
         }
         Stage::Sysctl => match plan.sysctl.get(step) {
             Some(sysctl) => {
@@ -88,12 +87,14 @@ pub fn process_sentence(found: Report, process: &ProcessPlan) -> Error {
             .hint("every group must be mapped into the container's user namespace")
             .field(field("process.user.additionalGids")),
         Stage::User => {
-            Error::new("user", format!("become uid {} and gid {}: {why}", process.uid, process.gid))
+            Error::new("user", format!("switch to uid {} and gid {}: {why}", process.uid, process.gid))
                 .hint("both must be mapped into the container's user namespace")
                 .field(field("process.user"))
         }
-        Stage::Scheduling => Error::new("scheduling", format!("set policy or I/O priority: {why}"))
-            .field(field("process.scheduler")),
+        Stage::Scheduling => {
+            Error::new("scheduling", format!("set the scheduling policy or I/O priority: {why}"))
+                .field(field("process.scheduler"))
+        }
         Stage::Label if process.apparmor.is_some() => {
             Error::new("apparmor", format!("unable to apply apparmor profile: {why}"))
                 .hint("is the profile loaded? see aa-status(8)")
@@ -112,23 +113,24 @@ pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
     let why = number_words(found.failure.errno);
     let error = match found.stage {
         Stage::Wait if found.failure.errno != libc::EPIPE => {
-            Error::new("set-up", format!("wait for the start: {why}"))
+            Error::new("set-up", format!("wait for hull start: {why}"))
         }
-        Stage::Wait => {
-            Error::new("not-started", "the container was told to go on by nobody: its creator is gone")
-        }
+        Stage::Wait => Error::new(
+            "not-started",
+            "the container was never told to start: the process that created it is gone",
+        ),
         Stage::Descriptors if found.step == 2 => {
             let what = place("use the container's /dev/null for stdio", found.failure);
-            Error::new("descriptors", what).hint("the container needs a /dev/null that is the null device")
+            Error::new("descriptors", what).hint("/dev/null in the container must be the null device")
         }
-        Stage::Descriptors => Error::new("descriptors", format!("pass a descriptor on: {why}"))
-            .hint("--preserve-fds counts descriptors from 3 on that must be open"),
-        Stage::Rlimit => Error::new("rlimit", format!("set it: {why}"))
+        Stage::Descriptors => Error::new("descriptors", format!("pass on a file descriptor: {why}"))
+            .hint("--preserve-fds counts from descriptor 3, and these descriptors must be open"),
+        Stage::Rlimit => Error::new("rlimit", format!("set the resource limit: {why}"))
             .field(Field::item("process.rlimits", usize::from(found.step))),
         Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
             .field(Field::named("process.capabilities")),
-        Stage::Seccomp => Error::new("seccomp", format!("load the filter: {why}"))
-            .hint("this kernel or a filter around hull may refuse seccomp")
+        Stage::Seccomp => Error::new("seccomp", format!("load the seccomp filter: {why}"))
+            .hint("the kernel may lack seccomp, or a filter that hull itself runs under may forbid it")
             .field(Field::named("linux.seccomp")),
         Stage::Execute => execute_error(program, found.failure.errno),
         _ => return None,
@@ -142,9 +144,11 @@ pub fn unexplained(found: Report) -> Error {
     let error = Error::new("set-up", format!("{what}: {}", number_words(found.failure.errno)));
     let error = if field.is_empty() { error } else { error.field(Field::named(field)) };
     match found.stage {
-        Stage::IdMap => error.hint("id 0 of the container must be mapped, and stay mapped until it runs"),
-        Stage::Session if found.step > 0 => error.hint("--no-new-keyring keeps the caller's"),
-        Stage::Channel => error.hint("the command that made the container may have been killed"),
+        Stage::IdMap => {
+            error.hint("ID 0 of the container must be mapped, and stay mapped until the container runs")
+        }
+        Stage::Session if found.step > 0 => error.hint("--no-new-keyring keeps the caller's keyring"),
+        Stage::Channel => error.hint("the command that created the container may have been killed"),
         _ => error,
     }
 }
@@ -152,35 +156,35 @@ pub fn unexplained(found: Report) -> Error {
 /// What a step does in words, and its field of config.json. No name of the code's own is shown to anybody.
 fn task(found: Report) -> (&'static str, &'static str) {
     match found.stage {
-        Stage::Channel => ("talk to the command that makes the container", ""),
+        Stage::Channel => ("communicate with the command that creates the container", ""),
         Stage::Cgroup => ("unable to apply cgroup configuration: enter the cgroup", "linux.cgroupsPath"),
         Stage::Join => ("join a namespace", "linux.namespaces"),
         Stage::TimeOffsets => ("set the clock offsets", "linux.timeOffsets"),
-        Stage::Clone => ("make the container's init (clone3)", "linux.namespaces"),
-        Stage::IdMap if found.step == 1 => ("become gid 0 in the user namespace", "linux.gidMappings"),
-        Stage::IdMap => ("become uid 0 in the user namespace", "linux.uidMappings"),
+        Stage::Clone => ("create the container's init (clone3)", "linux.namespaces"),
+        Stage::IdMap if found.step == 1 => ("switch to gid 0 in the user namespace", "linux.gidMappings"),
+        Stage::IdMap => ("switch to uid 0 in the user namespace", "linux.uidMappings"),
         Stage::Session if found.step == 0 => ("start a session", ""),
-        Stage::Session => ("make a session keyring", ""),
-        Stage::CgroupNamespace => ("make a cgroup namespace", "linux.namespaces"),
+        Stage::Session => ("create a session keyring", ""),
+        Stage::CgroupNamespace => ("create a cgroup namespace", "linux.namespaces"),
         Stage::Loopback => ("bring the loopback device up", "linux.namespaces"),
-        Stage::Root | Stage::ChangeRoot => ("make the root", "root.path"),
+        Stage::Root | Stage::ChangeRoot => ("set up the root file system", "root.path"),
         Stage::Before | Stage::After => ("set up the file systems", "mounts"),
         Stage::CreateContainer => ("run a createContainer hook", "hooks.createContainer"),
         Stage::StartContainer => ("run a startContainer hook", "hooks.startContainer"),
         Stage::Names => ("set the host name", "hostname"),
         Stage::Sysctl => ("set a kernel parameter", "linux.sysctl"),
         Stage::Terminal => ("set up the terminal", "process.terminal"),
-        Stage::Scheduling => ("set policy or I/O priority", "process.scheduler"),
+        Stage::Scheduling => ("set the scheduling policy or I/O priority", "process.scheduler"),
         Stage::Label => ("set the label", "process"),
         Stage::WorkingDirectory => ("enter the working directory", "process.cwd"),
         Stage::Groups => ("set the supplementary groups", "process.user.additionalGids"),
-        Stage::User => ("become the user", "process.user"),
+        Stage::User => ("switch to the user", "process.user"),
         Stage::Capabilities => ("unable to apply caps", "process.capabilities"),
         Stage::LookUp | Stage::Execute => ("execute the program", "process.args"),
-        Stage::Wait => ("wait for the start", ""),
-        Stage::Descriptors => ("pass a descriptor on", ""),
+        Stage::Wait => ("wait for hull start", ""),
+        Stage::Descriptors => ("pass on a file descriptor", ""),
         Stage::Rlimit => ("set a resource limit", "process.rlimits"),
-        Stage::Seccomp => ("load the filter", "linux.seccomp"),
+        Stage::Seccomp => ("load the seccomp filter", "linux.seccomp"),
         Stage::Personality => ("set the execution domain", "linux.personality"),
     }
 }
@@ -204,17 +208,17 @@ fn fs_error(step: &Step, failure: Failure) -> Error {
         FsOp::Mount(new) => mount_error(new, failure, &step.field),
         FsOp::Bind(bind) => bind_error(bind, failure, &step.field),
         FsOp::Node(node) => {
-            let error = Error::new("device", place(&format!("make the device node {}", node.at), failure));
+            let error = Error::new("device", place(&format!("create the device node {}", node.at), failure));
             match failure.call {
-                Call::TargetDiffers => error.hint(
-                    "remove the image's file, or mount a tmpfs on /dev: a file is never taken for a device",
-                ),
+                Call::TargetDiffers => error.hint("remove the file from the image, or mount a tmpfs on /dev"),
                 _ => error,
             }
         }
-        FsOp::Symlink { at, .. } => Error::new("link", place(&format!("make the link {at}"), failure)),
+        FsOp::Symlink { at, .. } => {
+            Error::new("link", place(&format!("create the symbolic link {at}"), failure))
+        }
         FsOp::Directory { at } => {
-            Error::new("directory", place(&format!("make the directory {at}"), failure))
+            Error::new("directory", place(&format!("create the directory {at}"), failure))
         }
         FsOp::Attributes { at, .. } => {
             Error::new("read-only", place(&format!("make {at} read-only"), failure))
@@ -230,10 +234,10 @@ fn place(what: &str, failure: Failure) -> String {
     let why = number_words(failure.errno);
     match failure.call {
         Call::TargetIsLink => format!("{what}: must be mounted on ordinary directory, and this is a symlink"),
-        Call::TargetDiffers => format!("{what}: something else is there"),
+        Call::TargetDiffers => format!("{what}: something else exists there"),
         Call::OpenSource => format!("{what}: open the source: {why}"),
-        Call::OpenTarget => format!("{what}: open the place in the container: {why}"),
-        Call::MakeTarget => format!("{what}: make the place in the container: {why}"),
+        Call::OpenTarget => format!("{what}: open the destination in the container: {why}"),
+        Call::MakeTarget => format!("{what}: create the destination in the container: {why}"),
         Call::InsideProc => format!("{what}: cannot be mounted because it is inside /proc, by a symlink"),
         Call::NotProc => format!("{what}: cannot be mounted because it is not of type proc"),
         _ => format!("{what}: {why}"),
@@ -252,7 +256,7 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
     match failure.call {
         Call::OpenFs => {
             Error::new("mount-type", mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")))
-                .hint("this kernel has no such file system; is a module missing?")
+                .hint("the kernel does not know this file system; is a module missing?")
                 .field(field.member("type"))
         }
         Call::Option => {
@@ -262,11 +266,11 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
             });
             let option = option.unwrap_or_default();
             Error::new("mount-option", mounting(&source, &new.at, &format!("{kind} option {option:?}: {why}")))
-                .hint("gid= and uid= must be mapped into the container's user namespace; see the file system's own manual")
+                .hint("IDs in uid= and gid= must be mapped into the container's user namespace; see also the file system's manual")
                 .field(field.member("options"))
         }
         Call::Attach if failure.errno == libc::ENOTDIR => {
-            kind_error(&source, &new.at, field).hint("a file system is mounted on a directory")
+            kind_error(&source, &new.at, field).hint("the destination must be a directory")
         }
         _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)))
             .field(field.clone()),
@@ -281,7 +285,7 @@ pub fn source_error(source: &HostPath, at: &InRoot, errno: Errno, field: &Field)
             "mount-source-missing",
             mounting(&source_text, at, &format!("{source} does not exist: no such file or directory")),
         )
-        .hint(format!("make {source}, or correct the source of this bind mount")),
+        .hint(format!("create {source}, or correct the source of this bind mount")),
         errno => Error::new(
             "mount-source",
             mounting(&source_text, at, &format!("open {source}: {}", words(errno))),
@@ -312,16 +316,16 @@ fn kind_error(source: &str, at: &InRoot, field: &Field) -> Error {
 /// The error of a bind mount that would lift what is locked outside of the user namespace
 /// (`mount_namespaces(7)`).
 pub fn locked_error(source: &HostPath, at: &InRoot, field: &Field) -> Error {
-    let why = "cannot clear locked flags: the mount of the source has them outside of the user namespace";
+    let why = "cannot clear locked flags: the source is mounted with them outside the user namespace";
     Error::new("mount-locked", mounting(&source.to_string(), at, why))
-        .hint("leave rw, suid, dev and exec out of the options where the source's own mount is ro, nosuid, nodev or noexec")
+        .hint("remove rw, suid, dev or exec from the options if the source is mounted ro, nosuid, nodev or noexec")
         .field(field.member("options"))
 }
 
 fn terminal_error(failure: Failure) -> Error {
     let why = number_words(failure.errno);
     Error::new("terminal", format!("set up the terminal: {why}"))
-        .hint("a terminal needs a devpts file system with newinstance on /dev/pts")
+        .hint("a terminal needs a devpts mount on /dev/pts with the option newinstance")
         .field(Field::named("process.terminal"))
 }
 
@@ -380,7 +384,7 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
     match (failure.call, Errno::from_raw(failure.errno)) {
         (Call::OpenSource, Errno::ENOENT) if searched => {
             Error::new("program-not-found", format!("exec: {name:?}: executable file not found in $PATH"))
-                .hint("PATH is the one in process.env; is the program in the image?")
+                .hint("PATH is taken from process.env; is the program in the image?")
         }
         (Call::OpenSource, _) => {
             Error::new("program-not-found", format!("exec: {name:?}: stat {name}: {why}"))
@@ -389,11 +393,11 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
         // Both phrases: docker makes 126 of the second up to 20.10, of the first since.
         (_, Errno::EISDIR) => {
             Error::new("program-is-directory", format!("exec: {name:?}: is a directory: permission denied"))
-                .hint("args[0] must be a file that can be executed")
+                .hint("args[0] must be an executable file")
         }
         (_, Errno::EACCES) => {
             Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
-                .hint("the file needs an x bit for the container's user, and its mount no noexec")
+                .hint("the file must be executable for the container's user, and not on a noexec mount")
         }
         _ => Error::new("program", format!("exec: {name:?}: {why}")),
     }
@@ -405,9 +409,9 @@ fn execute_error(name: &str, errno: i32) -> Error {
     let why = number_words(errno);
     let error = Error::new("exec", format!("exec {name}: {why}")).field(Field::item("process.args", 0));
     match errno {
-        libc::ENOEXEC => error.hint("built for another machine, or a script without #! line"),
+        libc::ENOEXEC => error.hint("it is built for another architecture, or is a script without a #! line"),
         libc::ENOENT => {
-            error.hint("the file is there, its interpreter is not: look at its #! line or at PT_INTERP")
+            error.hint("the file exists but its interpreter does not: check its #! line or its ELF interpreter (PT_INTERP)")
         }
         _ => error,
     }
@@ -425,6 +429,6 @@ pub fn check_passed_fds(listen: u32, preserved: u32) -> Result<()> {
     match closed {
         None => Ok(()),
         Some(fd) => Err(Error::new("descriptors", format!("file descriptor {fd} is not open"))
-            .hint("--preserve-fds N passes the descriptors 3 to N+2 on (after LISTEN_FDS)")),
+            .hint("--preserve-fds N passes on descriptors 3 to N+2 (after those of LISTEN_FDS)")),
     }
 }

@@ -279,7 +279,7 @@ fn systemd(asked: Option<&Path>) -> Error {
         return Error::new("cgroups-path", format!("{text} \"{path}\" instead")).field(CGROUPS_PATH);
     }
     Error::new("cgroup-driver", "the systemd cgroup driver is not yet supported")
-        .hint("leave --systemd-cgroup out, or use --cgroup-manager cgroupfs")
+        .hint("remove --systemd-cgroup, or use --cgroup-manager cgroupfs")
 }
 
 fn disabled(resources: Option<&LinuxResources>) -> CgroupPlan {
@@ -363,7 +363,7 @@ fn cgroups_path(asked: Option<&Path>, id: &str, warnings: &mut Vec<Warning>) -> 
     }
     if text.split(':').count() == 3 && text.split(':').next().is_some_and(|slice| slice.ends_with(".slice")) {
         let text = format!("cgroupsPath \"{text}\" has the form of the systemd driver, which is not in use");
-        let hint = "the directory gets exactly that name; is --systemd-cgroup missing?";
+        let hint = "the string is used as a plain path; is --systemd-cgroup missing?";
         warnings.push(Warning::new("cgroups-path-systemd", text).field(CGROUPS_PATH).hint(hint));
     }
     let cleaned = clean(asked);

@@ -89,7 +89,7 @@ fn plan_device(device: &LinuxDevice, field: &Field, bind: bool) -> Result<Option
         LinuxDeviceType::P => libc::S_IFIFO,
         LinuxDeviceType::A => {
             return Err(Error::new("device-type", "a device node cannot have type \"a\"")
-                .hint("use c, b, u or p; \"a\" belongs into linux.resources.devices")
+                .hint("use c, b, u or p; \"a\" is only valid in linux.resources.devices")
                 .field(field.member("type")));
         }
     };

@@ -180,9 +180,9 @@ pub fn plan_mount(
     if at.is_root() {
         return Err(Error::new(
             "mount-on-root",
-            format!("a new {kind} on / would hide the container's root"),
+            format!("a new {kind} on / would cover the root file system of the container"),
         )
-        .hint("root.path names the root; a bind mount on / takes its place")
+        .hint("the root file system is set by root.path; only a bind mount on / may replace it")
         .field(field.member("destination")));
     }
     match kind {
@@ -219,7 +219,7 @@ fn plan_idmap(
         }
     };
     if wanted.is_some() && maps.is_none() && !user_namespace {
-        let message = "idmap without mappings takes those of the user namespace, and there is none";
+        let message = "idmap without mappings uses those of the user namespace, but the container has none";
         return Err(Error::new("mount-idmap", message)
             .hint("give the mount uidMappings and gidMappings, or the container a user namespace")
             .field(field.member("options")));
@@ -242,16 +242,16 @@ fn plan_bind(
     };
     if let Some((key, _)) = options.data.first() {
         let key = key.to_string_lossy();
-        return Err(Error::new("mount-option", format!("a bind mount cannot take the option {key:?}"))
-            .hint("options of the file system itself belong to the mount that made it")
+        return Err(Error::new("mount-option", format!("a bind mount does not support the option {key:?}"))
+            .hint("options of the file system can only be given to the mount that created it")
             .field(field.member("options")));
     }
     if !options.flags.is_empty() {
         let words = options.flags.join(", ");
-        let message = format!("{words}: without effect on a bind mount, as in mount(2)");
+        let message = format!("{words}: no effect on a bind mount, see mount(2)");
         context.warnings.push(
             Warning::new("mount-option-unused", message)
-                .hint("these belong to the mount that made the file system")
+                .hint("these can only be given to the mount that created the file system")
                 .field(field.member("options")),
         );
     }

@@ -208,10 +208,10 @@ fn plan_caps(
     if refused != 0 {
         let names = caps::names(refused).join(", ");
         let message =
-            format!("{names} cannot be granted: this process does not have it; the container runs without");
+            format!("{names} cannot be granted: hull does not have it itself; the container runs without it");
         warnings.push(
             Warning::new("capability-not-grantable", message)
-                .hint("run the engine with the capability, or take it out of the config")
+                .hint("run the engine with the capability, or remove it from the config")
                 .field(Field::named("process.capabilities")),
         );
     }
@@ -259,7 +259,7 @@ fn plan_rlimits(process: &Process, facts: &Facts, warnings: &mut Vec<Warning>) -
             );
             warnings.push(
                 Warning::new("rlimit-above-hard", message)
-                    .hint(format!("ask for at most {ceiling}, or raise the limit of the engine"))
+                    .hint(format!("request at most {ceiling}, or raise the limit of the engine"))
                     .field(field.clone()),
             );
             limit = Limit { soft: limit.soft.min(ceiling), hard: ceiling };
@@ -280,7 +280,7 @@ fn plan_oom_score(wanted: i32, facts: &Facts, warnings: &mut Vec<Warning>) -> i3
     );
     warnings.push(
         Warning::new("oom-score-not-allowed", message)
-            .hint("run the engine with CAP_SYS_RESOURCE, or ask for more")
+            .hint("run the engine with CAP_SYS_RESOURCE, or request a higher value")
             .field(Field::named("process.oomScoreAdj")),
     );
     floor
@@ -300,7 +300,7 @@ pub fn plan_label(
     if !active {
         let message = format!("{label:?} cannot be applied: {module} is not enabled on this host");
         return Err(Error::new("lsm-not-enabled", message)
-            .hint(format!("enable {module}, or take the label out of the config"))
+            .hint(format!("enable {module}, or remove the label from the config"))
             .field(field));
     }
     c_string(label).map(Some)

@@ -69,7 +69,7 @@ pub fn lines(plan: &Plan, warnings: &[Warning]) -> Vec<Line> {
         let (soft, hard) = (show(rlimit.limit.soft), show(rlimit.limit.hard));
         out.add(
             "start",
-            format!("limit resource {} to {soft}, at most {hard}", rlimit.resource),
+            format!("set resource limit {}: soft {soft}, hard {hard}", rlimit.resource),
             rlimit.field.as_str(),
         );
     }
@@ -96,19 +96,19 @@ impl Lines {
             for dir in &cgroup.dirs {
                 self.add(
                     "cgroup",
-                    format!("make {}", dir.mount.join(&dir.path).display()),
+                    format!("create {}", dir.mount.join(&dir.path).display()),
                     "linux.cgroupsPath",
                 );
             }
             if let Some(owner) = &cgroup.owner {
-                self.add("cgroup", format!("give it to uid {}", owner.uid), owner.field.as_str());
+                self.add("cgroup", format!("change its owner to uid {}", owner.uid), owner.field.as_str());
             }
             if let Some(devices) = &cgroup.devices {
                 let count = devices.program.len();
                 let rules = devices.rules.join("; ");
                 self.add(
                     "cgroup",
-                    format!("filter devices by {count} BPF instructions: {rules}"),
+                    format!("filter devices with {count} BPF instructions: {rules}"),
                     "linux.resources.devices",
                 );
             }
@@ -139,7 +139,7 @@ impl Lines {
             self.add("namespace", format!("map groups {:?}", ids.gid), "linux.gidMappings");
         }
         if spaces.new_cgroup {
-            self.add("namespace", "new cgroup, once in the container's cgroup", "linux.namespaces");
+            self.add("namespace", "new cgroup, after entering the container's cgroup", "linux.namespaces");
         }
         if let Some(name) = &plan.keyring {
             self.add("session", format!("new session keyring {}", name.to_string_lossy()), "");
@@ -152,14 +152,17 @@ impl Lines {
     }
 
     fn step(&mut self, stage: &'static str, step: &Step) {
-        let other =
-            step.fallback.as_ref().map(|(_, op)| format!(" (or else: {})", action(op))).unwrap_or_default();
+        let other = step
+            .fallback
+            .as_ref()
+            .map(|(_, op)| format!(" (or, if that fails: {})", action(op)))
+            .unwrap_or_default();
         self.add(stage, format!("{}{other}", action(&step.op)), step.field.as_str());
     }
 
     fn hooks(&mut self, stage: &'static str, kind: &str, list: &[HookPlan]) {
         for hook in list {
-            let limit = hook.timeout_s.map(|seconds| format!(", at most {seconds} s")).unwrap_or_default();
+            let limit = hook.timeout_s.map(|seconds| format!(", timeout {seconds} s")).unwrap_or_default();
             self.add(stage, format!("{kind} hook {}{limit}", hook.path), hook.field.as_str());
         }
     }
@@ -232,7 +235,7 @@ impl Lines {
             );
         }
         if process.terminal.is_some() {
-            self.add("process", "its terminal is the pty on /dev/console", "process.terminal");
+            self.add("process", "use the pty on /dev/console as its terminal", "process.terminal");
         }
     }
 }
@@ -253,16 +256,16 @@ fn action(op: &FsOp) -> String {
             } else {
                 format!(" owner {}:{}", node.uid, node.gid)
             };
-            let how = if node.bind { "bind the host's" } else { "make" };
+            let how = if node.bind { "bind the host's" } else { "create" };
             format!("{how} {} {kind} {major}:{minor} mode {:04o}{owner}", node.at, node.mode & 0o7777)
         }
-        FsOp::Symlink { target, at, .. } => format!("link {at} to {}", target.to_string_lossy()),
-        FsOp::Directory { at } => format!("make the directory {at}"),
+        FsOp::Symlink { target, at, .. } => format!("symlink {at} to {}", target.to_string_lossy()),
+        FsOp::Directory { at } => format!("create the directory {at}"),
         FsOp::Attributes { at, change, recursive } => {
             format!("set {} on {at}", change_words(*change, *recursive))
         }
-        FsOp::Console => "put a pty on /dev/console".to_owned(),
-        FsOp::Mask(at) => format!("hide {at}"),
+        FsOp::Console => "mount a pty on /dev/console".to_owned(),
+        FsOp::Mask(at) => format!("mask {at}"),
         FsOp::ReadOnly(at) => format!("make {at} read-only"),
     }
 }
@@ -278,7 +281,7 @@ fn mount_action(new: &NewMount) -> String {
     }));
     words.extend(propagations(&new.propagation));
     if new.copy_up {
-        words.push("with a copy of what it hides".to_owned());
+        words.push("with a copy of the files it covers".to_owned());
     }
     if !words.is_empty() {
         // Writing to a String cannot fail.

@@ -50,10 +50,10 @@ fn find_unknown(value: &Value, shape: &Shape, at: Option<&Field>, found: &mut Wa
 }
 
 fn unknown_key(members: &[Member], at: Option<&Field>, key: &str) -> Warning {
-    let warning = Warning::new("unknown-field", "the runtime spec has no such field: it is ignored")
+    let warning = Warning::new("unknown-field", "the runtime spec has no such field; it is ignored")
         .field(child(at, key));
     match members.iter().find(|m| m.name.eq_ignore_ascii_case(key)) {
-        Some(member) => warning.hint(format!("the spec's field is `{}`, and case matters", member.name)),
+        Some(member) => warning.hint(format!("the field in the spec is `{}`, and case matters", member.name)),
         None => warning,
     }
 }
@@ -120,7 +120,7 @@ impl Fit {
             (Shape::Other, _) => true,
             (_, Value::Null) => {
                 self.warnings
-                    .add(|| Warning::new("null-field", "null counts as absent").field(field.clone()));
+                    .add(|| Warning::new("null-field", "null is treated as absent").field(field.clone()));
                 true
             }
             // Go writes an unset word as the empty string.
@@ -140,14 +140,14 @@ impl Fit {
         match member.absent {
             Absent::Fine => {}
             Absent::Refuse => {
-                return Err(Error::new("config-field-missing", "is required by the spec and missing")
+                return Err(Error::new("config-field-missing", "is required by the spec but missing")
                     .field(field.clone()));
             }
             Absent::Default(json) => {
                 let value = serde_json::from_str(json).unwrap_or_default();
                 object.insert(member.name.to_owned(), value);
                 self.warnings.add(|| {
-                    let message = format!("is missing: {json} is taken instead");
+                    let message = format!("is missing: {json} is used instead");
                     Warning::new("config-field-missing", message).field(field.clone())
                 });
             }
@@ -213,7 +213,7 @@ fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
     };
     if !words.known.contains(&text.as_str()) {
         let hint = nearest(words, text).map_or_else(
-            || format!("known are {}", words.known.join(", ")),
+            || format!("must be one of {}", words.known.join(", ")),
             |known| format!("did you mean {known}?"),
         );
         return Err(named("config-value", format!("invalid {} {text:?}", words.what), at).hint(hint));

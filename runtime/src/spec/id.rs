@@ -19,7 +19,7 @@ impl ContainerId {
         match refusal(id) {
             None => Ok(Self(id.to_owned())),
             Some(reason) => Err(Error::new("container-id", format!("invalid container ID format: {reason}"))
-                .hint("an id is 1 to 255 of the characters A-Z a-z 0-9 _ + - . and neither `.` nor `..`")),
+                .hint("an ID has 1 to 255 characters from A-Z a-z 0-9 _ + - . and is neither `.` nor `..`")),
         }
     }
 
@@ -35,7 +35,7 @@ fn refusal(id: &str) -> Option<String> {
         return Some("it is empty".to_owned());
     }
     if id.len() > MAX_BYTES {
-        return Some(format!("it has {} bytes, the limit is {MAX_BYTES}", id.len()));
+        return Some(format!("it has {} bytes, and the limit is {MAX_BYTES}", id.len()));
     }
     if id == "." || id == ".." {
         return Some(format!("{id:?} is a directory"));

@@ -147,7 +147,7 @@ impl Source {
     }
 
     fn missing(&self, field: Field) -> Error {
-        let error = Error::new("config-field-missing", "is required by the spec and missing");
+        let error = Error::new("config-field-missing", "is required by the spec but missing");
         self.point(error.field(field))
     }
 
@@ -188,7 +188,7 @@ fn read(mut file: File, file_name: &str) -> Result<Vec<u8>> {
     let too_large = || {
         let limit = MAX_BYTES >> 20;
         Error::new("config-too-large", format!("{file_name} is larger than {limit} MiB"))
-            .hint("a config.json has a few dozen KiB: was the right file given?")
+            .hint("a config.json is usually a few dozen KiB: is this the right file?")
     };
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
@@ -226,7 +226,7 @@ fn read_stream(mut file: &File, file_name: &str) -> Result<Option<Vec<u8>>> {
             let watched = [Interest { fd: file.as_fd(), events: libc::POLLIN }];
             let [came] = signal::poll(watched, SILENCE_MS).map_err(|errno| failed(words(errno)))?;
             if came == 0 {
-                return Err(failed(format!("nothing came for {} s", SILENCE_MS / 1000)));
+                return Err(failed(format!("no data for {} s", SILENCE_MS / 1000)));
             }
         }
         may_read = false;
@@ -274,7 +274,7 @@ fn check_text(source: &Source) -> Result<()> {
         [b'/', ..] => "begins with a comment, which JSON does not allow".to_owned(),
         [b'0'..=b'9' | b'-', ..] => "is a number, must be an object".to_owned(),
         [b't' | b'f' | b'n', ..] => "must be an object".to_owned(),
-        [other, ..] => format!("is no JSON: it begins with byte {other:#04x}"),
+        [other, ..] => format!("is not JSON: it begins with byte {other:#04x}"),
     };
     Err(Error::new("config-syntax", format!("{file} {found}")).at(source.at(start.unwrap_or(0))))
 }
@@ -340,7 +340,7 @@ fn syntax_error(source: &Source, error: &serde_json::Error) -> Error {
         Error::new("config-syntax", format!("{file} is not valid JSON: {} (byte {byte})", sentence(error)));
     let refused = refused.at(source.at(byte.min(source.bytes.len().saturating_sub(1))));
     match near {
-        _ if error.is_eof() => refused.hint("the file ends too early: was it written completely?"),
+        _ if error.is_eof() => refused.hint("the file is truncated: was it written completely?"),
         [.., b'/'] | [b'/', ..] => refused.hint("JSON has no comments"),
         _ => refused,
     }

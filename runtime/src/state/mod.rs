@@ -79,7 +79,7 @@ impl StateRoot {
     fn name_of(&self, id: &ContainerId) -> Result<CString> {
         let path = self.path.join(id.as_str());
         CString::new(path.as_os_str().as_bytes())
-            .map_err(|_nul| Error::new("nul-byte", "the state root has a NUL byte in its name"))
+            .map_err(|_nul| Error::new("nul-byte", "the path of the state root contains a NUL byte"))
     }
 
     /// Makes and locks the directory of a new container.
@@ -132,7 +132,7 @@ impl StateRoot {
             "root-unusable",
             format!("use the state root {}: {}", self.path.display(), why.to_lowercase()),
         )
-        .hint("choose another with --root")
+        .hint("choose another one with --root")
     }
 
     /// Opens the directory of a container.
@@ -173,7 +173,7 @@ fn make_dir(path: &CStr) -> hull_sys::Result<()> {
 
 fn in_use(id: &ContainerId) -> Error {
     Error::new("id-in-use", format!("container with given ID already exists: {id}"))
-        .hint(format!("choose another id, or remove it first: hull delete --force {id}"))
+        .hint(format!("choose another ID, or delete the existing container: hull delete --force {id}"))
 }
 
 fn swept(id: &ContainerId) -> Error {
@@ -182,7 +182,7 @@ fn swept(id: &ContainerId) -> Error {
 
 fn missing(id: &ContainerId) -> Error {
     Error::new("container-missing", format!("container does not exist: {id}"))
-        .hint("hull list shows those that do")
+        .hint("hull list shows the existing containers")
 }
 
 impl StateDir {
@@ -205,7 +205,7 @@ impl StateDir {
             PATIENCE.as_secs()
         );
         Err(Error::new("container-busy", message)
-            .hint(format!("a hook may hang; hull delete --force {} ends it", self.id)))
+            .hint(format!("a hook may be hanging; hull delete --force {} kills it", self.id)))
     }
 
     /// Locks it within 2 s: a command that holds it for longer is ended, with the hook it waits for.
@@ -216,9 +216,10 @@ impl StateDir {
         if self.wait_for_lock(GRACE)? || holder::end(self.dir.as_fd()) && self.wait_for_lock(GRACE)? {
             return Ok(Locked { dir: self });
         }
-        let message = format!("container {} is busy, and the command that holds it cannot be ended", self.id);
+        let message =
+            format!("container {} is busy, and the command that holds it cannot be killed", self.id);
         Err(Error::new("container-busy", message)
-            .hint("the FLOCK lines of /proc/locks name the process that holds each inode"))
+            .hint("the FLOCK lines of /proc/locks show which process holds the lock"))
     }
 
     /// Whether the lock could be had in time.
@@ -257,8 +258,10 @@ impl StateDir {
             let file = self.path().join("state.json");
             let message =
                 format!("container {}: the record {} is unreadable: {why}", self.id, file.display());
-            Error::new("state-corrupt", message)
-                .hint(format!("hull delete --force {} ends it by what its create wrote down first", self.id))
+            Error::new("state-corrupt", message).hint(format!(
+                "hull delete --force {} cleans up from the record that create wrote first",
+                self.id
+            ))
         })
     }
 
@@ -272,7 +275,7 @@ impl StateDir {
         if self.is_gone().unwrap_or(false) {
             return missing(&self.id);
         }
-        let message = format!("container {} has no record: its create did not finish", self.id);
+        let message = format!("container {} has no record: create did not finish", self.id);
         Error::new("state-missing", message).hint(format!("hull delete --force {}", self.id))
     }
 
@@ -293,8 +296,12 @@ impl StateDir {
         let split = |text: Vec<u8>| {
             text.split_first_chunk().map(|(flags, program)| (u32::from_ne_bytes(*flags), program.to_vec()))
         };
-        let short =
-            || Error::new("state-corrupt", format!("container {}: its saved filter is cut short", self.id));
+        let short = || {
+            Error::new(
+                "state-corrupt",
+                format!("container {}: its saved seccomp filter is truncated", self.id),
+            )
+        };
         self.read(SECCOMP)?.map(|text| split(text).ok_or_else(short)).transpose()
     }
 

@@ -89,7 +89,7 @@ impl Record {
         if record.version == VERSION {
             Ok(record)
         } else {
-            Err(format!("it has version {}, this hull reads version {VERSION}", record.version))
+            Err(format!("it has version {}, but this hull reads version {VERSION}", record.version))
         }
     }
 }

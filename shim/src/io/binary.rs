@@ -57,7 +57,7 @@ impl Logger {
         let (out, out_writer) = pipe(owner)?;
         let (err, err_writer) = pipe(owner)?;
         let (ready, ready_writer) =
-            socket::pipe().map_err(|why| because("make a pipe for a log program", why))?;
+            socket::pipe().map_err(|why| because("create a pipe for a log program", why))?;
         let handle = execute(program, owner, [out.as_fd(), err.as_fd(), ready_writer.as_fd()])?;
         drop(ready_writer);
         let handle = Waited::new(handle, Interest::READABLE);

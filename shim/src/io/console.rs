@@ -40,7 +40,7 @@ impl ConsoleSocket {
         let mut last = Error::other("no directory for the console socket");
         for base in bases {
             match Self::bind_below(&base) {
-                Err(why) => last = failed(format!("make a console socket below {}", base.display()), &why),
+                Err(why) => last = failed(format!("create a console socket below {}", base.display()), &why),
                 Ok(bound) => return Ok(bound),
             }
         }
@@ -67,9 +67,11 @@ impl ConsoleSocket {
     pub async fn receive(self) -> Result<OwnedFd> {
         match timeout(LIMIT, self.exchange()).await {
             Ok(Ok(Some(terminal))) if terminal.is_terminal() => Ok(terminal),
-            Ok(Ok(_)) => Err(Error::other("receive the terminal: the runtime sent something else")),
+            Ok(Ok(_)) => Err(Error::other("receive the terminal: the runtime sent no terminal")),
             Ok(Err(why)) => Err(failed("receive the terminal", &why)),
-            Err(_elapsed) => Err(Error::other(format!("receive the terminal: none within {LIMIT:?}"))),
+            Err(_elapsed) => {
+                Err(Error::other(format!("receive the terminal: none arrived within {LIMIT:?}")))
+            }
         }
     }
 

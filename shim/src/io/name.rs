@@ -48,7 +48,7 @@ impl Name {
                 args: arguments(text, query)?,
                 says_ready: scheme == "binary-v2",
             })),
-            other => Err(Error::unimplemented(format!("streams of scheme {other} ({text})"))),
+            other => Err(Error::unimplemented(format!("unsupported stream scheme {other} ({text})"))),
         }
     }
 }
@@ -85,14 +85,15 @@ fn decode(text: &str, part: &str, query: bool) -> Result<Vec<u8>> {
     let mut decoded = Vec::with_capacity(part.len());
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
-            b'%' => hex(bytes.next(), bytes.next())
-                .ok_or_else(|| Error::invalid(format!("{text}: % without two hexadecimal digits")))?,
+            b'%' => hex(bytes.next(), bytes.next()).ok_or_else(|| {
+                Error::invalid(format!("{text}: % must be followed by two hexadecimal digits"))
+            })?,
             b'+' if query => b' ',
             other => other,
         });
     }
     if decoded.contains(&0) {
-        return Err(Error::invalid(format!("{text}: a null byte")));
+        return Err(Error::invalid(format!("{text}: contains a NUL byte")));
     }
     Ok(decoded)
 }

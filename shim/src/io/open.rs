@@ -28,8 +28,8 @@ pub(super) fn source(name: &Name) -> Result<Option<Source>> {
         Name::Nowhere => return Ok(None),
         Name::Path(path) => (path, false),
         Name::Fifo(path) => (path, true),
-        Name::File(path) => return Err(unfit(path, "input comes from a FIFO only")),
-        Name::Program(program) => return Err(unfit(&program.path, "a program takes output only")),
+        Name::File(path) => return Err(unfit(path, "standard input must be a FIFO")),
+        Name::Program(program) => return Err(unfit(&program.path, "a log program cannot be used for input")),
     };
     let is_fifo = is_fifo(path, wants_fifo)?;
     let fd = open(path, OpenOptions::new().read(true))?;
@@ -45,7 +45,7 @@ pub(super) fn sink(name: &Name) -> Result<Option<OwnedFd>> {
         Name::Path(path) => path_sink(path, false).map(Some),
         Name::Fifo(path) => path_sink(path, true).map(Some),
         Name::File(path) => file(path).map(Some),
-        Name::Program(program) => Err(unfit(&program.path, "a program takes both outputs")),
+        Name::Program(program) => Err(unfit(&program.path, "a log program must be given for both outputs")),
     }
 }
 
@@ -90,10 +90,11 @@ fn unfit(path: &Path, why: &str) -> Error {
 
 /// A pipe of the owner's: read end, write end, both blocking.
 pub(super) fn pipe(owner: &Owner) -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = socket::pipe().map_err(|why| because("make a pipe for a stream", why))?;
+    let (reader, writer) = socket::pipe().map_err(|why| because("create a pipe for a stream", why))?;
     if (owner.uid, owner.gid) != (0, 0) {
-        fs::chown_fd(reader.as_fd(), owner.uid, owner.gid)
-            .map_err(|why| because(format!("give a pipe to user {}:{}", owner.uid, owner.gid), why))?;
+        fs::chown_fd(reader.as_fd(), owner.uid, owner.gid).map_err(|why| {
+            because(format!("change the owner of a pipe to {}:{}", owner.uid, owner.gid), why)
+        })?;
     }
     Ok((reader, writer))
 }
@@ -109,7 +110,7 @@ pub(super) fn unblock(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// One more descriptor of the same open file, which closes when the last of them does.
 pub(super) fn share(fd: &OwnedFd) -> Result<OwnedFd> {
-    fd.try_clone().map_err(|why| failed("copy the descriptor of a stream", &why))
+    fd.try_clone().map_err(|why| failed("duplicate the descriptor of a stream", &why))
 }
 
 /// The error of a system call.

@@ -25,10 +25,10 @@ pub(super) fn show(file: &str, how: Show) -> Step<(File, String)> {
         match loopdev::configure(device.as_fd(), content.as_fd(), how, file.as_bytes()) {
             Ok(()) => return Ok((device, name)),
             Err(Errno::EBUSY) => {}
-            Err(errno) => return Err(at("show", format!("{file} as {name}"), errno)),
+            Err(errno) => return Err(at("attach", format!("{file} to {name}"), errno)),
         }
     }
-    Err(Reason { errno: Errno::EBUSY, text: format!("loop devices are taken by others {TRIES} times") })
+    Err(Reason { errno: Errno::EBUSY, text: format!("lost the race for a free loop device {TRIES} times") })
 }
 
 fn open(path: &str, write: bool) -> Step<File> {

@@ -14,7 +14,7 @@ pub(super) fn namespace(uids: &str, gids: &str) -> Step<OwnedFd> {
     let (uids, gids) = (lines(uids)?, lines(gids)?);
     let namespaces = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
     let made = process::clone(Clone { namespaces, ..Clone::default() });
-    let (pid, handle) = match made.map_err(|errno| at("make", "a user namespace", errno))? {
+    let (pid, handle) = match made.map_err(|errno| at("create", "a user namespace", errno))? {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
         Forked::Child => signal::wait_to_be_killed(),
     };

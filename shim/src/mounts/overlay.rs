@@ -106,7 +106,7 @@ fn layers(lower: &str) -> Step<Vec<String>> {
     let layers: Vec<_> = split(lower, ':').into_iter().map(unescape).collect();
     // Layers that hold only data (`::`) have a syntax of their own, which is left to the kernel.
     let odd = layers.iter().any(String::is_empty);
-    if odd { Err(Reason::invalid(format!("lowerdir {lower} cannot be taken apart"))) } else { Ok(layers) }
+    if odd { Err(Reason::invalid(format!("lowerdir {lower} cannot be parsed"))) } else { Ok(layers) }
 }
 
 fn unescape(text: &str) -> String {

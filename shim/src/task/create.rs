@@ -92,7 +92,10 @@ impl Shim {
                 if !request.rootfs.is_empty()
                     && let Err(left) = mounts::unmount_all(&rootfs)
                 {
-                    log::warning(&format!("create of {} is undone but for its rootfs: {left}", container.id));
+                    log::warning(&format!(
+                        "create of {} was rolled back except for its rootfs: {left}",
+                        container.id
+                    ));
                 }
                 Err(error)
             }

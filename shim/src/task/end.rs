@@ -85,7 +85,7 @@ impl Shim {
                 }
             }
             if let Err(error) = container.runtime.kill(libc::SIGKILL.unsigned_abs(), true).await {
-                log::debug(&format!("kill what {} has left: {error}", container.id));
+                log::debug(&format!("kill the remaining processes of {}: {error}", container.id));
             }
         });
     }

@@ -183,7 +183,10 @@ fn max_or(value: i64) -> String {
 fn ignored(memory: &LinuxMemory, limits: &mut Limits) {
     for (name, value) in [("kernel", memory.kernel()), ("kernelTCP", memory.kernel_tcp())] {
         if value.is_some_and(|value| value != 0) {
-            limits.ignored(MEMORY.member(name), "kernel memory settings are ignored, the kernel has none");
+            limits.ignored(
+                MEMORY.member(name),
+                "kernel memory settings are ignored: the kernel no longer has them",
+            );
         }
     }
     if memory.use_hierarchy() == Some(false) {
@@ -196,7 +199,7 @@ fn not_on_v2(memory: &LinuxMemory, limits: &mut Limits) {
         limits.ignored(MEMORY.member("disableOOMKiller"), "cgroup v2 cannot disable the OOM killer");
     }
     if memory.swappiness().is_some() {
-        limits.ignored(MEMORY.member("swappiness"), "cgroup v2 has no swappiness per cgroup");
+        limits.ignored(MEMORY.member("swappiness"), "cgroup v2 has no per-cgroup swappiness");
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn rdma(devices: &HashMap<String, LinuxRdma>, limits: &mut Limits) ->
 
 /// `config-linux.md#network`: v1 only.
 pub(super) fn network(network: &LinuxNetwork, limits: &mut Limits) -> Result<()> {
-    let why = "cgroup v2 has no network classes and priorities";
+    let why = "cgroup v2 has no network classes or priorities";
     let on_v2 = |limits: &Limits, name| limits.unified_mode() && limits.find(name, name).is_none();
     if let Some(class) = network.class_id().filter(|class| *class != 0) {
         let field = NETWORK.member("classID");

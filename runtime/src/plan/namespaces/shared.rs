@@ -12,8 +12,8 @@ pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Op
     match kind {
         // All that is done to file systems would be done to the host's.
         Ns::Mount => Some(
-            Error::new("namespace-own", "this mount namespace is the one hull itself is in")
-                .hint("leave the path out: the container needs a mount namespace of its own")
+            Error::new("namespace-own", "this is the mount namespace of hull itself")
+                .hint("remove the path: the container needs its own mount namespace")
                 .field(field.clone()),
         ),
         Ns::Network => key(linux, is_network_key).map(|(key, field)| {
@@ -27,9 +27,9 @@ pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Op
         Ns::Cgroup => spec.mounts().iter().flatten().position(is_cgroup).map(|index| {
             Error::new(
                 "namespace-own",
-                "the cgroup namespace joined is the host's: all its cgroups would be shown",
+                "the cgroup namespace to join is the host's: all host cgroups would be visible",
             )
-            .hint("leave the namespace out of linux.namespaces to share the host's")
+            .hint("remove the namespace from linux.namespaces to share the host's")
             .field(Field::item("mounts", index))
         }),
         Ns::Pid | Ns::User | Ns::Time => None,
@@ -43,10 +43,10 @@ fn is_cgroup(mount: &oci_spec::runtime::Mount) -> bool {
 fn uts(spec: &Spec, linux: &Linux) -> Option<Error> {
     let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
     if let Some((name, _)) = names.iter().find(|(_, value)| value.as_ref().is_some_and(|v| !v.is_empty())) {
-        let message = format!("unable to set {name}: the uts namespace joined is the host's");
+        let message = format!("unable to set {name}: the UTS namespace to join is the host's");
         return Some(
             Error::new("uts-namespace-missing", message)
-                .hint("give the container a uts namespace of its own")
+                .hint("give the container its own UTS namespace")
                 .field(Field::named(name)),
         );
     }
@@ -62,6 +62,6 @@ fn key(linux: &Linux, is_meant: fn(&str) -> bool) -> Option<(&str, Field)> {
 
 fn sysctl(message: String, field: Field) -> Error {
     Error::new("sysctl-not-namespaced", message)
-        .hint("the namespace that the config joins is the host's own")
+        .hint("the namespace that the config joins is the host's")
         .field(field)
 }

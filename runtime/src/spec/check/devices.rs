@@ -31,7 +31,7 @@ fn node(device: &LinuxDevice, at: At<'_>) -> Result<()> {
     }
     if device.typ() == LinuxDeviceType::A {
         return Err(refuse("device-type", at.member("type"), "invalid device type \"a\"")
-            .hint("known are c, b, u, p"));
+            .hint("must be one of c, b, u, p"));
     }
     if device.typ() != LinuxDeviceType::P {
         for (name, number, max) in
@@ -52,7 +52,7 @@ fn node(device: &LinuxDevice, at: At<'_>) -> Result<()> {
         return Err(refuse(
             "device-mode",
             at.member("fileMode"),
-            format!("fileMode {mode:#o} has bits no file has"),
+            format!("fileMode {mode:#o} has bits that are not file mode bits"),
         ));
     }
     for (name, id) in [("uid", device.uid()), ("gid", device.gid())] {
@@ -70,13 +70,13 @@ pub(super) fn rule(rule: &LinuxDeviceCgroup, at: At<'_>) -> Result<()> {
         return Err(refuse("device-access", at.member("access"), "device access field cannot be empty"));
     }
     if let Some(odd) = access.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
-        let message = format!("device access {access:?} contains {odd:?}, known are r, w and m");
+        let message = format!("device access {access:?} contains {odd:?}: only r, w and m are allowed");
         return Err(refuse("device-access", at.member("access"), message));
     }
     if matches!(rule.typ(), Some(LinuxDeviceType::U | LinuxDeviceType::P)) {
         let kind = rule.typ().unwrap_or_default();
         let message = format!("invalid cgroup device type {:?}", kind.as_str());
-        return Err(refuse("device-type", at.member("type"), message).hint("known are a, c, b"));
+        return Err(refuse("device-type", at.member("type"), message).hint("must be one of a, c, b"));
     }
     for (name, number) in [("major", rule.major()), ("minor", rule.minor())] {
         let max = if name == "major" { MAX_MAJOR } else { MAX_MINOR };

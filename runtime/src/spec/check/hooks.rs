@@ -41,7 +41,7 @@ fn check_hook(hook: &Hook, at: At<'_>) -> Result<()> {
         && timeout <= 0
     {
         let message = format!("hook timeout must be greater than zero, is {timeout}");
-        return Err(refuse("hook-timeout", at.member("timeout"), message).hint("leave it out for no timeout"));
+        return Err(refuse("hook-timeout", at.member("timeout"), message).hint("remove it for no timeout"));
     }
     Ok(())
 }

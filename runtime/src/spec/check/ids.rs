@@ -30,9 +30,10 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
         }
         check_lines(field, mappings)?;
         if owned.makes(LinuxNamespaceType::User) && !mappings.iter().any(|one| one.container_id() == 0) {
-            let message = format!("no mapping found for {kind} 0: the set-up of a container needs it");
-            return Err(refuse("id-mapping-root", field, message)
-                .hint("map id 0 of the container to an id of the host, whichever user the process runs as"));
+            let message = format!("no mapping found for {kind} 0, which is needed to set up a container");
+            return Err(refuse("id-mapping-root", field, message).hint(
+                "map ID 0 of the container to an ID of the host, even if the process runs as another user",
+            ));
         }
     }
     Ok(())
@@ -41,7 +42,7 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
 /// Refuses lines that no kernel takes.
 pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<()> {
     if mappings.len() > MAX_LINES {
-        let message = format!("{} mappings, the kernel takes {MAX_LINES}", mappings.len());
+        let message = format!("{} mappings, and the kernel accepts at most {MAX_LINES}", mappings.len());
         return Err(refuse("id-mappings-many", field, message));
     }
     for (index, mapping) in mappings.iter().enumerate() {
@@ -52,7 +53,7 @@ pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<
         for (name, first) in [("containerID", mapping.container_id()), ("hostID", mapping.host_id())] {
             if first == NO_ID || first.checked_add(mapping.size()).is_none() {
                 let message = format!(
-                    "{first} and the {} ids from it on go beyond the last id {}",
+                    "a range of size {} from {first} goes beyond the last ID {}",
                     mapping.size(),
                     NO_ID - 1
                 );
@@ -65,11 +66,7 @@ pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<
             if overlap(earlier.container_id(), mapping.container_id())
                 || overlap(earlier.host_id(), mapping.host_id())
             {
-                return Err(refuse(
-                    "id-mapping-overlap",
-                    at,
-                    "maps an id that an earlier mapping maps already",
-                ));
+                return Err(refuse("id-mapping-overlap", at, "overlaps an earlier mapping"));
             }
         }
     }

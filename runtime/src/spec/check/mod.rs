@@ -75,7 +75,7 @@ fn linux(spec: &Spec, linux: &Linux, owned: Namespaces, warnings: &mut Vec<Warni
         warnings.push(refuse(
             "personality-flags",
             field,
-            "the spec knows no personality flag: they are ignored",
+            "the spec defines no personality flags: they are ignored",
         ));
     }
     Ok(())
@@ -133,11 +133,12 @@ fn names(spec: &Spec, owned: Namespaces) -> Result<()> {
                 .hint("add {\"type\": \"uts\"} to linux.namespaces"));
         }
         if value.len() > MAX_HOSTNAME {
-            let message = format!("{name} has {} bytes, the kernel takes {MAX_HOSTNAME}", value.len());
+            let message =
+                format!("{name} has {} bytes, and the kernel accepts at most {MAX_HOSTNAME}", value.len());
             return Err(refuse("hostname-too-long", field, message));
         }
         if value.chars().any(char::is_control) {
-            let message = format!("{name} {value:?} has a control character");
+            let message = format!("{name} {value:?} contains a control character");
             return Err(refuse("hostname-control", field, message));
         }
     }
@@ -169,12 +170,12 @@ fn paths(linux: &Linux) -> Result<()> {
     {
         let message = format!("rootfsPropagation={propagation} is not supported");
         return Err(refuse("propagation-unknown", Field::named("linux.rootfsPropagation"), message)
-            .hint(format!("known are {}", PROPAGATIONS.join(", "))));
+            .hint(format!("must be one of {}", PROPAGATIONS.join(", "))));
     }
     if let Some(path) = linux.cgroups_path()
         && path.components().any(|part| part == std::path::Component::ParentDir)
     {
-        let message = format!("cgroupsPath {} leaves its parent by `..`", path.display());
+        let message = format!("cgroupsPath {} contains `..`", path.display());
         return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
     }
     if let Some(path) = linux.cgroups_path() {
@@ -182,7 +183,7 @@ fn paths(linux: &Linux) -> Result<()> {
         let longest = path.components().map(|part| part.as_os_str().len()).max().unwrap_or(0);
         if bytes > MAX_CGROUPS_PATH || longest > MAX_NAME {
             let message = format!(
-                "cgroupsPath has {bytes} bytes, the longest name in it {longest}: at most {MAX_CGROUPS_PATH} and {MAX_NAME}"
+                "cgroupsPath has {bytes} bytes and its longest component {longest}: at most {MAX_CGROUPS_PATH} and {MAX_NAME} are allowed"
             );
             return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
         }

@@ -117,7 +117,7 @@ fn mappings(mount: &Mount, at: At<'_>, owned: Namespaces) -> Result<()> {
     if uids.is_empty() != gids.is_empty() {
         let (here, missing) =
             if uids.is_empty() { ("gidMappings", "uidMappings") } else { ("uidMappings", "gidMappings") };
-        let message = format!("{here} is given and {missing} is not: a mount needs both or none");
+        let message = format!("{here} is set but {missing} is not: a mount needs both or neither");
         return Err(refuse("mount-mappings", at.member(here), message));
     }
     if uids.is_empty() {

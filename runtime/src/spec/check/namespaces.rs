@@ -61,8 +61,8 @@ pub(super) fn check_time(linux: &Linux, owned: Namespaces) -> Result<()> {
         let at = Field::named("linux.timeOffsets").member(clock);
         // timens_offsets knows these two (time_namespaces(7)).
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(refuse("time-clock-unknown", at, format!("clock {clock:?} has no offset"))
-                .hint("known are monotonic and boottime"));
+            return Err(refuse("time-clock-unknown", at, format!("clock {clock:?} cannot have an offset"))
+                .hint("must be monotonic or boottime"));
         }
         if offset.nanosecs().unwrap_or(0) >= 1_000_000_000 {
             return Err(refuse("time-nanosecs", at.member("nanosecs"), "nanosecs must be below 1000000000"));

@@ -64,7 +64,7 @@ fn user(user: &User, warnings: &mut Vec<Warning>) -> Result<()> {
     if let Some(umask) = user.umask()
         && umask > 0o777
     {
-        let message = format!("umask {umask} is more than 0777: the kernel uses {:#o}", umask & 0o777);
+        let message = format!("umask {umask} is above 0777: the kernel uses {:#o}", umask & 0o777);
         warnings
             .push(refuse("umask", at.member("umask"), message).hint("JSON numbers are decimal: 0022 is 18"));
     }

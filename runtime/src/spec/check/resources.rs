@@ -22,14 +22,14 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             return Err(refuse(
                 "hugepage-size",
                 field,
-                format!("page size {size:?} is not like 64KB, 2MB or 1GB"),
+                format!("page size {size:?} must have the form 64KB, 2MB or 1GB"),
             ));
         }
         if limit.limit() < 0 {
             let limits = at.member("hugepageLimits");
-            let message = format!("{} is no number of bytes", limit.limit());
+            let message = format!("{} is not a number of bytes", limit.limit());
             return Err(refuse("hugepage-limit", limits.index(index).member("limit"), message)
-                .hint("leave the limit of a page size out to have none"));
+                .hint("to set no limit for a page size, remove its entry"));
         }
     }
     let least = [
@@ -72,7 +72,7 @@ fn words(resources: &LinuxResources, at: At<'_>) -> Result<()> {
         return Err(refuse(
             "rdma-device",
             Field::entry("linux.resources.rdma", bad),
-            format!("{bad:?} is no device name"),
+            format!("{bad:?} is not a device name"),
         ));
     }
     let interfaces = resources.network().as_ref().and_then(|network| network.priorities().as_ref());

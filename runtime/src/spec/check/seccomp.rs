@@ -38,11 +38,7 @@ pub(super) fn check(seccomp: &LinuxSeccomp, annotations: Option<&HashMap<String,
 
 fn check_rule(rule: &LinuxSyscall, at: At<'_>) -> Result<()> {
     if rule.names().is_empty() {
-        return Err(refuse(
-            "seccomp-names",
-            at.member("names"),
-            "names no system call: what was the rule for?",
-        ));
+        return Err(refuse("seccomp-names", at.member("names"), "the rule names no system call"));
     }
     for (index, name) in rule.names().iter().enumerate() {
         let names = at.member("names");
@@ -73,7 +69,7 @@ fn check_rule(rule: &LinuxSyscall, at: At<'_>) -> Result<()> {
 /// An errno with an action that has none is the planner's to warn of.
 fn errno(errno: Option<u32>, at: At<'_>) -> Result<()> {
     match errno.filter(|errno| *errno > 0xffff) {
-        Some(errno) => Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit into 16 bits"))),
+        Some(errno) => Err(refuse("seccomp-errno", at, format!("errno {errno} does not fit in 16 bits"))),
         None => Ok(()),
     }
 }

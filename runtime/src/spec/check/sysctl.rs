@@ -29,11 +29,7 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
         })?;
         if value.contains('\n') && value.trim_end_matches('\n').contains('\n') {
             let field = Field::entry("linux.sysctl", key);
-            return Err(refuse(
-                "sysctl-value",
-                field,
-                format!("sysctl {key:?} has a value of several lines"),
-            ));
+            return Err(refuse("sysctl-value", field, format!("sysctl {key:?} has a multi-line value")));
         }
     }
     Ok(())

@@ -10,8 +10,9 @@ const NEWEST: (u64, u64) = (1, 3);
 pub(super) fn check(version: &str, warnings: &mut Vec<Warning>) -> Result<()> {
     let field = Field::named("ociVersion");
     if version.is_empty() {
-        return Err(refuse("oci-version", field, "ociVersion is missing or empty")
-            .hint("say which version of the runtime spec the config follows, for example \"1.2.0\""));
+        return Err(refuse("oci-version", field, "ociVersion is missing or empty").hint(
+            "set it to the version of the runtime spec that the config follows, for example \"1.2.0\"",
+        ));
     }
     let Some((major, minor)) = parse(version) else {
         return Err(refuse("oci-version", field, format!("ociVersion {version:?} is not a version"))
@@ -19,7 +20,7 @@ pub(super) fn check(version: &str, warnings: &mut Vec<Warning>) -> Result<()> {
     };
     if major != NEWEST.0 {
         return Err(refuse("oci-version", field, format!("ociVersion {version} is not supported"))
-            .hint("hull runs configs of version 1.x of the runtime spec"));
+            .hint("hull supports version 1.x of the runtime spec"));
     }
     if minor > NEWEST.1 {
         let message = format!(

@@ -71,7 +71,12 @@ fn what_cannot_be_opened_is_named() {
         assert!(!Path::new(&missing).exists());
         std::fs::write(&missing, "").unwrap();
         assert!(refused("", &format!("fifo://{missing}"), "").await.message.contains("not a FIFO"));
-        assert!(refused(&format!("file://{missing}"), "", "").await.message.contains("FIFO only"));
+        assert!(
+            refused(&format!("file://{missing}"), "", "")
+                .await
+                .message
+                .contains("standard input must be a FIFO")
+        );
         let other = refused("", "/dev/null", "ttrpc+unix:///s?streaming_id=1").await;
         assert_eq!(other.code, ttrpc::Code::UNIMPLEMENTED);
         let mixed = refused("", "binary:///bin/true", "/dev/null").await;
