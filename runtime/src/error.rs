@@ -2,8 +2,12 @@
 //! It renders nothing itself; `cli` turns it into the three lines a person sees and the JSON a caller
 //! reads. Every layer above `hull-sys` returns it.
 
+mod kind;
+
 use std::borrow::Cow;
 use std::fmt;
+
+pub use kind::ErrorKind;
 
 /// A path into config.json in the notation users know: `mounts[7].source`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,8 +73,8 @@ pub struct Location {
 /// One failure, or one degradation when used as a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// A stable word for programs, for example `mount-source-missing`.
-    pub code: &'static str,
+    /// What kind.
+    pub kind: ErrorKind,
     /// What failed, on what, and why; lower case, complete without the field.
     pub message: String,
     /// The config field it came from.
@@ -85,9 +89,9 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with a stable code and a complete message.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, hint: None, at: None }
+    /// An error of a kind, with a complete message.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), field: None, hint: None, at: None }
     }
 
     /// Names the config field it came from.
@@ -125,7 +129,7 @@ impl std::error::Error for Error {}
 
 impl From<hull_cgroup::Error> for Error {
     fn from(error: hull_cgroup::Error) -> Self {
-        Self::new("cgroup-facts", error.message)
+        Self::new(ErrorKind::CgroupFacts, error.message)
     }
 }
 

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hull::error::ErrorKind;
+
 #[path = "../examples/man/pages.rs"]
 mod pages;
 
@@ -45,35 +47,25 @@ fn manual_pages_and_completion_are_what_the_table_gives() {
     assert!(read("docs/completion/hull.bash") == pages::bash(), "docs/completion/hull.bash {HINT}");
 }
 
-/// The words in quotes that a call of one of `makers` has as its first argument.
-fn codes_in(source: &str) -> BTreeSet<String> {
-    // `=> ("` is the table of refusals in spec/load.rs, whose codes have two words.
-    const MAKERS: [&str; 6] = ["Error::new(", "Warning::new(", "refuse(", "named(", "error(", "=> ("];
-    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let mut codes = BTreeSet::new();
-    for maker in MAKERS {
-        for (at, _) in source.match_indices(maker) {
-            let rest = source[at + maker.len()..].trim_start();
-            let Some((word, after)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) else {
-                continue;
-            };
-            let is_code = word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            if is_code && after.starts_with(',') && (maker != "=> (" || word.contains('-')) {
-                codes.insert(word.to_owned());
-            }
-        }
-    }
-    codes
+#[test]
+fn every_kind_of_error_is_made_somewhere() {
+    let sources: String = files(&top().join("runtime/src"), ".rs")
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let made: BTreeSet<&str> = sources
+        .split("ErrorKind::")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default())
+        .collect();
+    let idle: Vec<_> =
+        ErrorKind::ALL.iter().filter(|kind| !made.contains(format!("{kind:?}").as_str())).collect();
+    assert!(idle.is_empty(), "nothing makes {idle:?}");
 }
 
 #[test]
 fn every_error_code_is_in_error_codes_md_and_no_other() {
-    let mut used: BTreeSet<String> = files(&top().join("runtime/src"), ".rs")
-        .iter()
-        .flat_map(|file| codes_in(&fs::read_to_string(file).unwrap()))
-        .collect();
-    // Lines of `--debug` are written by the same function and carry no code.
-    used.remove("debug");
+    let used: BTreeSet<String> = ErrorKind::ALL.iter().map(ToString::to_string).collect();
     let text = read("docs/error-codes.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let listed: Vec<String> = rows.map(|(code, _)| code.to_owned()).collect();

@@ -11,6 +11,7 @@
 mod config;
 
 use config::{good, passes, refused, set, warned, with};
+use hull::error::ErrorKind;
 use hull::spec;
 use serde_json::{Value, json};
 
@@ -295,5 +296,5 @@ fn mappings() {
 #[test]
 fn a_process_alone_is_checked_by_the_same_rules() {
     let process = oci_spec::runtime::ProcessBuilder::default().cwd("x").build().unwrap();
-    assert_eq!(spec::check_process(&process).unwrap_err().code, "cwd-relative");
+    assert_eq!(spec::check_process(&process).unwrap_err().kind, ErrorKind::CwdRelative);
 }

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use hull::error::Error;
+use hull::error::{Error, ErrorKind};
 use hull::spec::{self, Loaded, MAX_BYTES, MAX_DEPTH, MAX_VALUES};
 
 const GOOD: &str = r#"{
@@ -68,7 +68,7 @@ fn broken_json_is_refused_with_byte_line_and_column() {
     assert_eq!((at.file.as_str(), at.line, at.column), ("config.json", 3, 3));
     for end in 1..GOOD.len() - 1 {
         let error = refused(&GOOD[..end], "not valid JSON");
-        assert_eq!(error.code, "config-syntax");
+        assert_eq!(error.kind, ErrorKind::ConfigSyntax);
         assert!(!error.message.contains('\n') && error.message.contains("byte"), "{error}");
     }
     refused(format!("{GOOD} x"), "trailing characters");
@@ -238,7 +238,7 @@ fn a_file_above_the_limit_is_refused_before_it_is_read() {
     let large = File::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let error = spec::load(large, "config.json").unwrap_err();
-    assert_eq!(error.code, "config-too-large");
+    assert_eq!(error.kind, ErrorKind::ConfigTooLarge);
     assert!(error.message.contains("config.json is larger than 8 MiB"));
     assert!(spec::load(sparse, "config.json").is_err());
     let mut filled = GOOD.as_bytes().to_vec();
@@ -254,7 +254,7 @@ fn a_pipe_is_read_like_a_file_and_a_directory_is_not() {
     let loaded = spec::load_resources(File::from(std::os::fd::OwnedFd::from(reader)), "-").unwrap();
     assert_eq!(loaded.spec.memory().as_ref().unwrap().limit(), Some(1));
     let error = spec::load(File::open("/").unwrap(), "config.json").unwrap_err();
-    assert_eq!(error.code, "config-read");
+    assert_eq!(error.kind, ErrorKind::ConfigRead);
     let error = spec::load(file(GOOD.as_bytes()), "c").map(|loaded| loaded.source.bytes().len());
     assert_eq!(error.unwrap(), GOOD.len());
 }
@@ -324,7 +324,7 @@ fn more_values_than_anybody_writes_are_refused() {
     for (key, value) in [("x", "1"), ("x", "{}"), ("mounts", "{}")] {
         let text = filled(key, value, MAX_VALUES + 1);
         let error = spec::parse(text.into_bytes(), "config.json").unwrap_err();
-        assert_eq!(error.code, "config-values", "{error}");
+        assert_eq!(error.kind, ErrorKind::ConfigValues, "{error}");
     }
     let text = filled("x", "1", MAX_VALUES - 10);
     assert!(spec::parse(text.into_bytes(), "config.json").is_ok());

@@ -19,7 +19,6 @@ pub(super) const CASES: &[Case] = &[
     ("clone-failed", Act(|lab| denied(lab, bundle(lab), libc::SYS_clone3, libc::EPERM))),
     ("out-of-memory", Act(out_of_memory)),
     ("init-gone", Act(init_gone)),
-    ("not-started", Act(|lab| denied(lab, bundle(lab), libc::SYS_signalfd4, libc::EMFILE))),
     ("set-up", Act(|lab| denied(lab, bundle(lab), libc::SYS_setsid, libc::EPERM))),
     ("namespace-own", Create(|b| b.namespace("mount", Some("/proc/self/ns/mnt")))),
     ("namespace-path", Create(|b| b.namespace("ipc", Some("/no/such/namespace")))),

@@ -9,7 +9,7 @@ use hull_sys::open::How;
 
 use super::Cgroup;
 use super::dir::{Dir, write_failed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Denied, InForce, Invalid, Missing, UsageCheck, Version, When, Write};
 
 impl Cgroup {
@@ -129,7 +129,7 @@ impl Cgroup {
         let reject = |what: &str, limit: u64, field| {
             let text = format!("rejecting {what} limit {limit} <= usage {usage}");
             let field = crate::error::Field::named(field);
-            Err(Error::new("memory-in-use", text).field(field))
+            Err(Error::new(ErrorKind::MemoryInUse, text).field(field))
         };
         match (over(check.memory_swap), over(check.limit)) {
             (Some(limit), _) => reject("memory+swap", limit, "linux.resources.memory.swap"),
@@ -212,12 +212,12 @@ fn absent(write: &Write) -> Result<()> {
     }
     let controller = &write.controller;
     let text = format!("cannot set {controller} limit: container could not join or create cgroup");
-    Err(Error::new("cgroup-missing", text).field(write.field.clone()))
+    Err(Error::new(ErrorKind::CgroupMissing, text).field(write.field.clone()))
 }
 
 fn refused(dir: &Dir, write: &Write, errno: Errno) -> Error {
     let field = write.field.clone();
-    let error = |code, text: String| Error::new(code, text).field(field.clone());
+    let error = |kind, text: String| Error::new(kind, text).field(field.clone());
     match (errno, &*write.file) {
         (Errno::EBUSY, "memory.limit_in_bytes") => {
             let read = |file| number(dir, file).unwrap_or_default();
@@ -226,7 +226,7 @@ fn refused(dir: &Dir, write: &Write, errno: Errno) -> Error {
                 "unable to set memory limit to {} (current usage: {usage}, peak usage: {peak})",
                 write.value
             );
-            error("memory-in-use", text).hint(format!("the limit must be above {usage} bytes"))
+            error(ErrorKind::MemoryInUse, text).hint(format!("the limit must be above {usage} bytes"))
         }
         // The file of a controller that is not enabled here is not there.
         (Errno::ENOENT, file) => {
@@ -238,9 +238,9 @@ fn refused(dir: &Dir, write: &Write, errno: Errno) -> Error {
             );
             let text =
                 format!("cannot set {controller} limit: container could not join or create cgroup: {why}");
-            error("cgroup-file-missing", text).hint(hint)
+            error(ErrorKind::CgroupFileMissing, text).hint(hint)
         }
-        (errno, file) => error("cgroup-write", write_failed(file, &write.value, errno)),
+        (errno, file) => error(ErrorKind::CgroupWrite, write_failed(file, &write.value, errno)),
     }
 }
 

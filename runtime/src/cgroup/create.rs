@@ -10,7 +10,7 @@ use hull_sys::Errno;
 
 use super::dir::{self, Dir};
 use super::{Cgroup, failed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, CgroupPlan, Tolerance, Version};
 
 impl Cgroup {
@@ -148,7 +148,7 @@ fn make_dirs(wanted: &CgroupDir, path: &Path, made: &mut Vec<PathBuf>) -> Result
 fn check_unused(dir: &Dir) -> Result<()> {
     if dir.frozen().unwrap_or(false) {
         let text = format!("container's cgroup unexpectedly frozen: {}", dir.path.display());
-        return Err(Error::new("cgroup-frozen", text));
+        return Err(Error::new(ErrorKind::CgroupFrozen, text));
     }
     if dir.fresh {
         return Ok(());
@@ -159,7 +159,7 @@ fn check_unused(dir: &Dir) -> Result<()> {
     }
     let text =
         format!("container's cgroup is not empty: {found} process(es) found in {}", dir.path.display());
-    Err(Error::new("cgroup-not-empty", text)
+    Err(Error::new(ErrorKind::CgroupNotEmpty, text)
         .hint("stop the processes there, or use another linux.cgroupsPath"))
 }
 
@@ -225,7 +225,7 @@ fn give_controllers(dir: &Dir, wanted: &CgroupDir, plan: &CgroupPlan) -> Result<
     let refuse = |state: &str| {
         let path = dir.path.display();
         let text = format!("cannot enter cgroupv2 \"{path}\" with domain controllers -- it is in {state}");
-        Err(Error::new("cgroup-threaded", text))
+        Err(Error::new(ErrorKind::CgroupThreaded, text))
     };
     match kind {
         "domain invalid" if domain => refuse("an invalid state"),

@@ -8,7 +8,7 @@ use hull_sys::{Errno, bpf};
 
 use super::Cgroup;
 use super::dir::{Dir, reason};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 use crate::plan::cgroup::{Denied, DeviceProgram};
 
 type Sys<T> = std::result::Result<T, Errno>;
@@ -31,7 +31,7 @@ impl Cgroup {
 
 fn error(why: &str) -> Error {
     let text = format!("cannot set devices limit: {why}");
-    Error::new("cgroup-devices", text).field(Field::named("linux.resources.devices"))
+    Error::new(ErrorKind::CgroupDevices, text).field(Field::named("linux.resources.devices"))
 }
 
 fn install(dir: &Dir, devices: &DeviceProgram) -> Sys<()> {

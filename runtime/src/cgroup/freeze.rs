@@ -9,7 +9,7 @@ use hull_sys::Errno;
 
 use super::dir::Dir;
 use super::{Cgroup, SavedCgroup};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, Version};
 
 /// How long to wait for the last process to stop; a process in uninterruptible sleep can take any time.
@@ -59,7 +59,7 @@ impl Cgroup {
             Err(errno) => super::dir::reason(errno),
             Ok(_) => format!("it did not freeze within {limit:?}{}", self.blocker_text()),
         };
-        Err(Error::new("cgroup-freeze", format!("unable to freeze {}: {why}", dir.path.display())))
+        Err(Error::new(ErrorKind::CgroupFreeze, format!("unable to freeze {}: {why}", dir.path.display())))
     }
 
     /// Lets them run again.
@@ -86,7 +86,7 @@ impl Cgroup {
     /// v1's freezer where it is mounted, also on a hybrid host: its state is what others look at there.
     pub(super) fn freezer(&self) -> Result<&Dir> {
         let text = "cannot toggle freezer: cgroups not configured for container";
-        self.v1("freezer").or_else(|| self.v2()).ok_or_else(|| Error::new("cgroup-no-freezer", text))
+        self.v1("freezer").or_else(|| self.v2()).ok_or_else(|| Error::new(ErrorKind::CgroupNoFreezer, text))
     }
 }
 

@@ -11,7 +11,7 @@ use hull_sys::{Errno, pidfd};
 use super::Cgroup;
 use super::dir::{self, Dir, left_ms};
 use super::walk;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::Version;
 
 /// How long killed processes may take to be gone: one in uninterruptible sleep ends when that ends.
@@ -74,7 +74,7 @@ impl Cgroup {
             return Ok(());
         }
         let text = format!("processes of the container survive SIGKILL{}", self.blocker_text());
-        Err(Error::new("cgroup-kill", text))
+        Err(Error::new(ErrorKind::CgroupKill, text))
     }
 
     /// `cgroup.kill`, since Linux 5.14: one write, and no process can fork its way out. False when there is
@@ -110,8 +110,9 @@ impl Cgroup {
             }
             for pidfd in &pidfds {
                 let Some(left_ms) = left_ms(deadline) else { return Ok(false) };
-                signal::poll([Interest { fd: pidfd.as_fd(), events: libc::POLLIN }], left_ms)
-                    .map_err(|errno| Error::new("cgroup-kill", format!("poll: {}", dir::reason(errno))))?;
+                signal::poll([Interest { fd: pidfd.as_fd(), events: libc::POLLIN }], left_ms).map_err(
+                    |errno| Error::new(ErrorKind::CgroupKill, format!("poll: {}", dir::reason(errno))),
+                )?;
             }
             if left_ms(deadline).is_none() {
                 return self.is_empty();
@@ -126,8 +127,9 @@ impl Cgroup {
             Err(Errno::ESRCH | Errno::EINVAL) => None,
             opened => Some(opened.map(|fd| (pid, fd))),
         });
-        let failed =
-            |errno| Error::new("cgroup-signal", format!("signal the container: {}", dir::reason(errno)));
+        let failed = |errno| {
+            Error::new(ErrorKind::CgroupSignal, format!("signal the container: {}", dir::reason(errno)))
+        };
         let opened = opened.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
         // The pids that are still listed are ours, and so are the pidfds opened in between.
         let still = self.procs()?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hull_sys::open::{self, How};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, CgroupPlan, Driver, Version};
 
 mod apply;
@@ -142,7 +142,7 @@ impl Cgroup {
         for dir in &self.dirs {
             dir.write("cgroup.procs", &pid.to_string()).map_err(|errno| {
                 let why = dir::write_failed("cgroup.procs", &pid.to_string(), errno);
-                Error::new("cgroup-attach", format!("error adding pid {pid} to cgroups: {why}"))
+                Error::new(ErrorKind::CgroupAttach, format!("error adding pid {pid} to cgroups: {why}"))
             })?;
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Cgroup {
 
 /// `mkdir /sys/fs/cgroup/x: permission denied`.
 fn failed(operation: &str, path: &Path, errno: hull_sys::Errno) -> Error {
-    Error::new("cgroup", format!("{operation} {}: {}", path.display(), dir::reason(errno)))
+    Error::new(ErrorKind::Cgroup, format!("{operation} {}: {}", path.display(), dir::reason(errno)))
 }
 
 fn failed_io(operation: &str, path: &Path, error: &std::io::Error) -> Error {

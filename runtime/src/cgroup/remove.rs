@@ -13,7 +13,7 @@ use hull_sys::Errno;
 use super::Cgroup;
 use super::dir::{Dir, errno, reason};
 use super::walk::Walk;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, Version};
 
 /// How long dying processes may keep a cgroup busy.
@@ -38,7 +38,7 @@ impl Cgroup {
         let Some((dir, errno)) = failure else { return Ok(()) };
         let blocker = self.blocker_text();
         let text = format!("remove cgroup {}: {}{blocker}", dir.path.display(), reason(errno));
-        Err(Error::new("cgroup-busy", text))
+        Err(Error::new(ErrorKind::CgroupBusy, text))
     }
 }
 

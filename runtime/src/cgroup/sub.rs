@@ -8,7 +8,7 @@ use hull_sys::Errno;
 
 use super::dir::Dir;
 use super::{Cgroup, failed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, Version};
 
 /// One `--cgroup [CONTROLLER[,CONTROLLER]:]PATH` of exec.
@@ -42,7 +42,7 @@ impl Cgroup {
             for controller in &sub.controllers {
                 if !self.planned.iter().any(|dir| names(dir).any(|name| name == controller)) {
                     let text = format!("unknown controller {controller} in --cgroup option");
-                    return Err(Error::new("sub-cgroup", text));
+                    return Err(Error::new(ErrorKind::SubCgroup, text));
                 }
             }
             for (dir, old) in planned.iter_mut().zip(&self.planned).filter(|(_, old)| wanted(old)) {
@@ -100,7 +100,7 @@ fn names(dir: &CgroupDir) -> impl Iterator<Item = &String> {
 fn below(path: &Path) -> Result<PathBuf> {
     if path.components().any(|part| part == Component::ParentDir) {
         let text = format!("bad sub cgroup path: {}", path.display());
-        return Err(Error::new("sub-cgroup", text));
+        return Err(Error::new(ErrorKind::SubCgroup, text));
     }
     Ok(path.components().filter(|part| matches!(part, Component::Normal(_))).collect())
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 
 use super::Global;
 use super::flags::{Flag, Parsed};
-use crate::error::{Error, Result, Warning, io_words, words};
+use crate::error::{Error, ErrorKind, Result, Warning, io_words, words};
 use crate::host::{self, Facts};
 use crate::launch::notify;
 use crate::plan::{self, Plan, Request};
@@ -97,7 +97,8 @@ pub(super) fn plan(global: &Global, parsed: &Parsed, request: Request) -> Result
 
 fn load(bundle: &str, config: Option<&str>) -> Result<Loaded> {
     let name = config.map_or_else(|| format!("{bundle}/config.json"), str::to_owned);
-    let failed = |why: &str| Error::new("config-missing", format!("open {name}: {}", why.to_lowercase()));
+    let failed =
+        |why: &str| Error::new(ErrorKind::ConfigMissing, format!("open {name}: {}", why.to_lowercase()));
     let c_name = std::ffi::CString::new(name.as_str()).map_err(|_nul| failed("NUL byte"))?;
     let file = open::on_host(None, &c_name, How::READ_NOW).map_err(|errno| {
         failed(&words(errno))
@@ -129,15 +130,15 @@ pub(super) fn point_into(record: &Record, error: Error) -> Error {
 pub(super) fn absolute(path: &str) -> Result<String> {
     let failed = |error: &std::io::Error| {
         let why = io_words(error);
-        Error::new("bundle-missing", format!("bundle {path}: {why}"))
+        Error::new(ErrorKind::BundleMissing, format!("bundle {path}: {why}"))
             .hint("--bundle names the directory that holds config.json")
     };
     let full = std::path::absolute(Path::new(path)).map_err(|error| failed(&error))?;
-    let text = full
-        .to_str()
-        .ok_or_else(|| Error::new("bundle-missing", format!("bundle {path}: its name is not UTF-8")))?;
+    let text = full.to_str().ok_or_else(|| {
+        Error::new(ErrorKind::BundleMissing, format!("bundle {path}: its name is not UTF-8"))
+    })?;
     let name = std::ffi::CString::new(text)
-        .map_err(|_nul| Error::new("bundle-missing", "its name has a NUL byte"))?;
+        .map_err(|_nul| Error::new(ErrorKind::BundleMissing, "its name has a NUL byte"))?;
     open::on_host(None, &name, How::DIRECTORY)
         .map_err(|errno| failed(&std::io::Error::from_raw_os_error(errno as i32)))?;
     Ok(text.trim_end_matches('/').to_owned())

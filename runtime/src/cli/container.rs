@@ -10,7 +10,7 @@ use super::Global;
 use super::bundle::Planned;
 use super::flags::Parsed;
 use crate::cgroup::{Cgroup, SavedCgroup};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 use crate::launch::channel::Message;
 use crate::launch::notify;
 use crate::launch::parent::{self, Launch, Launched};
@@ -252,18 +252,18 @@ pub(super) fn console_socket(path: Option<&str>, terminal: bool, detached: bool)
     let field = Field::named("process.terminal");
     match (path, terminal, detached) {
         (None, true, true) => Err(Error::new(
-            "console-socket",
+            ErrorKind::ConsoleSocket,
             "cannot allocate tty if runc will detach without setting console socket",
         )
         .hint("use --console-socket, or set process.terminal to false")
         .field(field)),
         (Some(_), _, false) => Err(Error::new(
-            "console-socket",
+            ErrorKind::ConsoleSocket,
             "cannot use console socket if runc will not detach or allocate tty",
         )
         .hint("remove --console-socket, or use create or --detach")),
         (Some(_), false, true) => Err(Error::new(
-            "console-socket",
+            ErrorKind::ConsoleSocket,
             "cannot use console socket if runc will not detach or allocate tty",
         )
         .hint("remove --console-socket, or set process.terminal to true")
@@ -271,7 +271,7 @@ pub(super) fn console_socket(path: Option<&str>, terminal: bool, detached: bool)
         (Some(path), true, true) => {
             socket::connect(path.as_bytes(), socket::Kind::Stream).map(Some).map_err(|errno| {
                 Error::new(
-                    "console-socket",
+                    ErrorKind::ConsoleSocket,
                     format!("connect to {path}: {}", crate::launch::report::words(errno)),
                 )
                 .hint("the caller must listen on this socket before it calls hull")
@@ -290,7 +290,10 @@ pub(super) fn send_pidfd(path: Option<&str>, process: std::os::fd::BorrowedFd<'_
     socket::connect(path.as_bytes(), socket::Kind::Stream)
         .and_then(|socket| socket::send(socket.as_fd(), b"pidfd", Some(process)))
         .map_err(|errno| {
-            Error::new("pidfd-socket", format!("send to {path}: {}", crate::launch::report::words(errno)))
+            Error::new(
+                ErrorKind::PidfdSocket,
+                format!("send to {path}: {}", crate::launch::report::words(errno)),
+            )
         })
 }
 
@@ -302,7 +305,7 @@ pub(super) fn write_pid_file(path: Option<&str>, pid: i32) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let failed = |error: std::io::Error| {
         let why = crate::error::io_words(&error);
-        Error::new("pid-file", format!("write the pid file {path}: {why}"))
+        Error::new(ErrorKind::PidFile, format!("write the pid file {path}: {why}"))
     };
     let target = std::path::Path::new(path);
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, start};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, ErrorKind, Result, Warning};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
 use crate::state::{Locked, Record, StateDir};
@@ -35,15 +35,15 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
 fn delete(global: &Global, id: &ContainerId, force: bool) -> Result<()> {
     let lock = if force { StateDir::lock_by_force } else { StateDir::lock };
     let state = match global.root.open(id).and_then(lock) {
-        Err(error) if force && error.code == "container-missing" => return Ok(()),
+        Err(error) if force && error.kind == ErrorKind::ContainerMissing => return Ok(()),
         other => other?,
     };
     let record = match state.dir().load() {
         Ok(record) => record,
-        Err(error) if force && error.code == "container-missing" => return Ok(()),
+        Err(error) if force && error.kind == ErrorKind::ContainerMissing => return Ok(()),
         // Its create was killed before it had made anything.
-        Err(error) if force && error.code == "state-missing" => return state.remove(),
-        Err(error) if force && error.code == "state-corrupt" => {
+        Err(error) if force && error.kind == ErrorKind::StateMissing => return state.remove(),
+        Err(error) if force && error.kind == ErrorKind::StateCorrupt => {
             return sweep(state, error);
         }
         Err(error) => return Err(error),
@@ -54,7 +54,7 @@ fn delete(global: &Global, id: &ContainerId, force: bool) -> Result<()> {
         Status::Running | Status::Paused if force => {}
         other @ (Status::Running | Status::Paused) => {
             return Err(Error::new(
-                "container-running",
+                ErrorKind::ContainerRunning,
                 format!("cannot delete container {id} that is not stopped: {other}"),
             )
             .hint(format!("hull kill {id} KILL, or hull delete --force {id}")));
@@ -92,7 +92,7 @@ fn await_end(record: &Record) -> Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::new(
-                "init-survives",
+                ErrorKind::InitSurvives,
                 format!("process {} does not exit after SIGKILL", init.pid),
             )
             .hint(format!("cat /proc/{}/stack shows what it is waiting for in the kernel", init.pid)));

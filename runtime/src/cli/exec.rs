@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle, container};
 use crate::cgroup::{Cgroup, SubCgroup};
-use crate::error::{Error, Field, Result, Warning, words};
+use crate::error::{Error, ErrorKind, Field, Result, Warning, words};
 use crate::host;
 use crate::launch::foreground::{self, Terminal};
 use crate::launch::join::{self, Join};
@@ -64,7 +64,7 @@ const FLAGS: &[Flag] = &[
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     execute(global, parsed).map_err(|mut error| {
-        if error.code == "container-missing" {
+        if error.kind == ErrorKind::ContainerMissing {
             error.message = format!("exec failed: {}", error.message);
         }
         error
@@ -92,7 +92,7 @@ fn execute(global: &Global, parsed: &Parsed) -> Result<i32> {
         None if terminal => foreground::console().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
         socket => (None, socket),
     };
-    let gone = || Error::new("container-not-running", "cannot exec a container that has stopped");
+    let gone = || Error::new(ErrorKind::ContainerNotRunning, "cannot exec a container that has stopped");
     let init = record.init.ok_or_else(gone)?;
     let handle = init.open().map_err(|_stopped| gone())?;
     let cgroup = enter_cgroup(&record, parsed)?;
@@ -147,10 +147,10 @@ fn check_status(dir: &StateDir, record: &Record, ignore_paused: bool) -> Result<
     match super::state::status(dir, record) {
         Status::Created | Status::Running => Ok(()),
         Status::Paused if ignore_paused => Ok(()),
-        Status::Paused => Err(Error::new("container-paused", "cannot exec in a paused container")
+        Status::Paused => Err(Error::new(ErrorKind::ContainerPaused, "cannot exec in a paused container")
             .hint(format!("hull resume {}", dir.id()))),
         Status::Stopped | Status::Creating => Err(Error::new(
-            "container-not-running",
+            ErrorKind::ContainerNotRunning,
             "cannot exec in a stopped container: container not running",
         )),
     }
@@ -160,8 +160,9 @@ fn check_status(dir: &StateDir, record: &Record, ignore_paused: bool) -> Result<
 fn process(dir: &StateDir, parsed: &Parsed) -> Result<(Process, Option<Source>, Vec<Warning>)> {
     let (process, source, mut warnings) = match parsed.value("process") {
         Some(path) => {
-            let failed =
-                |why: &str| Error::new("process-missing", format!("open {path}: {}", why.to_lowercase()));
+            let failed = |why: &str| {
+                Error::new(ErrorKind::ProcessMissing, format!("open {path}: {}", why.to_lowercase()))
+            };
             let name = std::ffi::CString::new(path).map_err(|_nul| failed("NUL byte"))?;
             let file = open::on_host(None, &name, How::READ_NOW).map_err(|errno| failed(&words(errno)))?;
             let Loaded { spec, warnings, source } = spec::load_process(file.into(), path)?;
@@ -179,7 +180,7 @@ fn process(dir: &StateDir, parsed: &Parsed) -> Result<(Process, Option<Source>, 
 fn from_flags(dir: &StateDir, parsed: &Parsed) -> Result<Process> {
     let corrupt = |error: serde_json::Error| {
         Error::new(
-            "state-corrupt",
+            ErrorKind::StateCorrupt,
             format!("container {}: its saved process is unreadable: {error}", dir.id()),
         )
     };
@@ -188,7 +189,7 @@ fn from_flags(dir: &StateDir, parsed: &Parsed) -> Result<Process> {
     let args =
         if args.first().is_some_and(|first| first == "--") { args.get(1..).unwrap_or(&[]) } else { args };
     if args.is_empty() {
-        return Err(Error::new("usage", "exec needs a command, or --process FILE"));
+        return Err(Error::new(ErrorKind::Usage, "exec needs a command, or --process FILE"));
     }
     process.set_args(Some(args.to_vec())).set_terminal(Some(parsed.has("tty"))).set_console_size(None);
     if let Some(cwd) = parsed.value("cwd") {
@@ -240,7 +241,7 @@ fn id_number(text: &str, flag: &str) -> Result<u32> {
     match text.parse::<u32>() {
         // The last number is no id: system calls read it as "leave it".
         Ok(number) if digits && number != u32::MAX => Ok(number),
-        _ => Err(Error::new("usage", format!("--{flag}: {text:?} is not a valid ID"))
+        _ => Err(Error::new(ErrorKind::Usage, format!("--{flag}: {text:?} is not a valid ID"))
             .hint("an ID is a number from 0 to 4294967294")),
     }
 }
@@ -256,8 +257,9 @@ fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
     for name in names {
         let upper = name.to_ascii_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        let cap = serde_json::from_value(Value::String(full))
-            .map_err(|_unknown| Error::new("usage", format!("--cap: unknown capability {name:?}")))?;
+        let cap = serde_json::from_value(Value::String(full)).map_err(|_unknown| {
+            Error::new(ErrorKind::Usage, format!("--cap: unknown capability {name:?}"))
+        })?;
         for set in [&mut caps.0, &mut caps.1, &mut caps.2] {
             set.insert(cap);
         }
@@ -268,7 +270,8 @@ fn add_caps(process: &mut Process, parsed: &Parsed) -> Result<()> {
     let value = json!({
         "bounding": caps.0, "effective": caps.1, "permitted": caps.2, "inheritable": inheritable, "ambient": ambient
     });
-    let sets = serde_json::from_value(value).map_err(|error| Error::new("internal", error.to_string()))?;
+    let sets =
+        serde_json::from_value(value).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
     process.set_capabilities(Some(sets));
     Ok(())
 }
@@ -327,7 +330,7 @@ fn affinity(process: &Process) -> Result<[Option<Vec<u64>>; 2]> {
         text.as_deref()
             .map(|text| {
                 cpu_mask(text).ok_or_else(|| {
-                    Error::new("cpu-affinity", format!("{text:?} is not a list of CPUs"))
+                    Error::new(ErrorKind::CpuAffinity, format!("{text:?} is not a list of CPUs"))
                         .hint("a list looks like 0-3,7")
                         .field(Field::named("process.execCPUAffinity").member(name))
                 })

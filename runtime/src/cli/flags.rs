@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// One flag.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,8 @@ impl Parsed {
     /// # Errors
     /// When it is none.
     pub fn number(&self, long: &str) -> Result<Option<u32>> {
-        let refused = |text: &str| Error::new("usage", format!("--{long}: {text:?} is not a number"));
+        let refused =
+            |text: &str| Error::new(ErrorKind::Usage, format!("--{long}: {text:?} is not a number"));
         self.value(long).map(|text| text.parse().map_err(|_not_a_number| refused(text))).transpose()
     }
 
@@ -109,7 +110,7 @@ pub fn parse(words: &[String], flags: &'static [Flag], stop_at_first: bool) -> R
     let mut parsed = Parsed::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let unknown = || Error::new("usage", format!("flag provided but not defined: {word}"));
+        let unknown = || Error::new(ErrorKind::Usage, format!("flag provided but not defined: {word}"));
         let (flag, inline) = if word == "--" {
             parsed.arguments.extend(words.by_ref().cloned());
             break;
@@ -136,7 +137,7 @@ pub fn parse(words: &[String], flags: &'static [Flag], stop_at_first: bool) -> R
             parsed.arguments.push(word.clone());
             continue;
         };
-        let missing = || Error::new("usage", format!("flag needs an argument: {word}"));
+        let missing = || Error::new(ErrorKind::Usage, format!("flag needs an argument: {word}"));
         let value = match (flag.value, inline) {
             (_, Some(value)) => value,
             (Some(_), None) => words.next().cloned().ok_or_else(missing)?,

@@ -5,7 +5,7 @@ use hull_sys::Errno;
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
 use crate::state::{Phase, Record};
@@ -71,7 +71,7 @@ fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Resu
 }
 
 fn not_running() -> Error {
-    Error::new("container-not-running", "container not running")
+    Error::new(ErrorKind::ContainerNotRunning, "container not running")
 }
 
 /// Where init's end is not the end of the others, they are killed with it, and after it.
@@ -139,7 +139,7 @@ const REAL_TIME: (i32, i32) = (34, 64);
 /// A signal by number or by name, with or without `SIG`, in any case; also `RTMIN+3` and `RTMAX-1`.
 pub(super) fn number(text: &str) -> Result<i32> {
     let unknown = || {
-        Error::new("signal-unknown", format!("unknown signal {text:?}"))
+        Error::new(ErrorKind::SignalUnknown, format!("unknown signal {text:?}"))
             .hint("use a name such as TERM, or a number")
     };
     if let Ok(number) = text.parse::<i32>() {

@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::state::State;
 
 pub(super) const VERB: Verb = Verb {
@@ -24,15 +24,14 @@ const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let format = parsed.value("format").unwrap_or("table");
     if format != "table" && format != "json" {
-        return Err(
-            Error::new("usage", format!("invalid format option: {format:?}")).hint("use table or json")
-        );
+        return Err(Error::new(ErrorKind::Usage, format!("invalid format option: {format:?}"))
+            .hint("use table or json"));
     }
     let ids = match global.root.ids()? {
         None if global.root_is_explicit => {
             let root = global.root.path().display();
             return Err(Error::new(
-                "root-missing",
+                ErrorKind::RootMissing,
                 format!("the state root {root} does not exist: no such file or directory"),
             ));
         }
@@ -43,7 +42,8 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     for id in &ids {
         match global.root.open(id).and_then(|dir| dir.load().map(|record| (dir, record))) {
             Ok(one) => found.push(one),
-            Err(error) if error.code == "container-missing" || error.code == "state-missing" => {}
+            Err(error)
+                if error.kind == ErrorKind::ContainerMissing || error.kind == ErrorKind::StateMissing => {}
             Err(error) => unreadable.push(error),
         }
     }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use hull_sys::open::{self, How};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, ErrorKind, Result, Warning};
 use crate::spec::Timestamp;
 
 /// What is said.
@@ -66,9 +66,8 @@ impl Log {
             None | Some("text" | "") => false,
             Some("json") => true,
             Some(other) => {
-                return Err(
-                    Error::new("usage", format!("invalid log-format: {other:?}")).hint("use text or json")
-                );
+                return Err(Error::new(ErrorKind::Usage, format!("invalid log-format: {other:?}"))
+                    .hint("use text or json"));
             }
         };
         let level = match level {
@@ -77,7 +76,7 @@ impl Log {
             Some("warning" | "warn") => Level::Warning,
             Some("debug" | "info" | "trace") => Level::Debug,
             Some(other) => {
-                return Err(Error::new("usage", format!("invalid log-level: {other:?}"))
+                return Err(Error::new(ErrorKind::Usage, format!("invalid log-level: {other:?}"))
                     .hint("use error, warning or debug"));
             }
         };
@@ -143,7 +142,8 @@ impl Log {
         if self.level < Level::Debug {
             return;
         }
-        let message = Error::new("debug", message.to_string());
+        // The kind is not told.
+        let message = Error::new(ErrorKind::Internal, message.to_string());
         self.write(Level::Debug, &message);
         if matches!(self.target, Target::Stderr) && !self.json {
             say(&format!("{}\n", text_line(Level::Debug, &message)));
@@ -170,7 +170,8 @@ impl Log {
 }
 
 fn open_file(path: &str) -> Result<Target> {
-    let failed = |why: &str| Error::new("log", format!("open the log file {path}: {}", why.to_lowercase()));
+    let failed =
+        |why: &str| Error::new(ErrorKind::Log, format!("open the log file {path}: {}", why.to_lowercase()));
     let name = std::ffi::CString::new(path).map_err(|_nul| failed("NUL byte"))?;
     let file = open::on_host(None, &name, How::append(0o644))
         .map_err(|errno| failed(&crate::error::words(errno)))?;
@@ -194,7 +195,7 @@ fn json_line(level: Level, what: &Error) -> String {
     put("msg", what.to_string());
     put("time", now());
     if level != Level::Debug {
-        put("code", what.code.to_owned());
+        put("code", what.kind.to_string());
         if let Some(field) = &what.field {
             put("field", field.to_string());
         }

@@ -28,7 +28,7 @@ use flags::{Flag, Parsed, Verb};
 use hull_sys::exec::Strings;
 use log::Log;
 
-use crate::error::{Error, Result, Warning, io_words};
+use crate::error::{Error, ErrorKind, Result, Warning, io_words};
 use crate::plan::cgroup::Driver;
 use crate::spec::ContainerId;
 use crate::state::StateRoot;
@@ -116,11 +116,13 @@ impl Global {
             None | Some("cgroupfs") => Driver::Cgroupfs,
             Some("systemd") => Driver::Systemd,
             Some("disabled") => Driver::Disabled,
-            Some(other) => return Err(Error::new("usage", format!("invalid cgroup-manager: {other:?}"))),
+            Some(other) => {
+                return Err(Error::new(ErrorKind::Usage, format!("invalid cgroup-manager: {other:?}")));
+            }
         };
         let root = parsed.value("root").map(PathBuf::from);
         if root.as_ref().is_some_and(|root| root.as_os_str() == "/") {
-            return Err(Error::new("usage", "the state root cannot be /")
+            return Err(Error::new(ErrorKind::Usage, "the state root cannot be /")
                 .hint("choose a dedicated directory with --root"));
         }
         Ok(Self {
@@ -149,7 +151,7 @@ impl Global {
 /// A root that stays the same wherever this process goes.
 fn absolute_root(root: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&root).map_err(|error| {
-        Error::new("root-unusable", format!("use the state root {}: {error}", root.display()))
+        Error::new(ErrorKind::RootUnusable, format!("use the state root {}: {error}", root.display()))
     })
 }
 
@@ -216,7 +218,7 @@ fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) ->
         Ok(parsed) if parsed.help => show(&help(verb)),
         Ok(parsed) if !(verb.count.0..=verb.count.1).contains(&parsed.arguments.len()) => {
             let wanted = if verb.arguments.is_empty() { "no arguments" } else { verb.arguments };
-            let error = Error::new("usage", format!("{} takes {wanted}", verb.name));
+            let error = Error::new(ErrorKind::Usage, format!("{} takes {wanted}", verb.name));
             misused(&settings.log, &error, &help(verb))
         }
         Ok(parsed) => {
@@ -250,9 +252,9 @@ fn seal(verb: &Verb) -> Result<()> {
 
 fn unknown(settings: &Global, name: &str) -> i32 {
     let error = if LATER.contains(&name) {
-        Error::new("not-yet-supported", format!("{name} is not yet supported by this version of hull"))
+        Error::new(ErrorKind::NotYetSupported, format!("{name} is not yet supported by this version of hull"))
     } else {
-        Error::new("usage", format!("unknown command {name:?}; No help topic for '{name}'"))
+        Error::new(ErrorKind::Usage, format!("unknown command {name:?}; No help topic for '{name}'"))
             .hint("hull --help lists the commands")
     };
     settings.log.error(&error);
@@ -284,7 +286,7 @@ pub(crate) fn print(text: &str) -> Result<i32> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(0),
         Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(FAILED),
-        Err(why) => Err(Error::new("output", format!("write standard output: {}", io_words(&why)))),
+        Err(why) => Err(Error::new(ErrorKind::Output, format!("write standard output: {}", io_words(&why)))),
     }
 }
 
@@ -329,7 +331,7 @@ pub(crate) fn ids(global: &Global, parsed: &Parsed) -> Result<Vec<ContainerId>> 
         return id(parsed).map(|id| vec![id]);
     }
     let pattern = regex::Regex::new(parsed.argument(0))
-        .map_err(|error| Error::new("usage", format!("--regex: {error}")))?;
+        .map_err(|error| Error::new(ErrorKind::Usage, format!("--regex: {error}")))?;
     let all = global.root.ids()?.unwrap_or_default();
     Ok(all.into_iter().filter(|id| pattern.is_match(id.as_str())).collect())
 }

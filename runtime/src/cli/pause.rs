@@ -3,7 +3,7 @@
 use super::Global;
 use super::flags::{Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::state::Status;
 
 pub(super) const PAUSE: Verb = Verb {
@@ -33,7 +33,7 @@ pub(super) fn pause(global: &Global, parsed: &Parsed) -> Result<i32> {
             Cgroup::open(&record.cgroup)?.freeze().map(|()| 0)
         }
         Status::Paused | Status::Stopped | Status::Creating => {
-            Err(Error::new("container-not-running", "container not running"))
+            Err(Error::new(ErrorKind::ContainerNotRunning, "container not running"))
         }
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn resume(global: &Global, parsed: &Parsed) -> Result<i32> {
     let record = state.dir().load()?;
     let runs = matches!(state.dir().status(&record), Status::Running | Status::Created);
     if !runs || !super::state::is_frozen(&record) {
-        return Err(Error::new("container-not-paused", "container not paused"));
+        return Err(Error::new(ErrorKind::ContainerNotPaused, "container not paused"));
     }
     global.log.debug(format_args!("thaw {}", record.cgroup));
     Cgroup::open(&record.cgroup)?.thaw().map(|()| 0)

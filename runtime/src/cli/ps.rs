@@ -3,7 +3,7 @@
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const VERB: Verb = Verb {
     name: "ps",
@@ -26,9 +26,8 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
             super::print(&if pids.is_empty() { "null".to_owned() } else { format!("[{list}]") })
         }
         "table" => table(&pids, parsed.arguments.get(1..).unwrap_or(&[])),
-        other => {
-            Err(Error::new("usage", format!("invalid format option: {other:?}")).hint("use table or json"))
-        }
+        other => Err(Error::new(ErrorKind::Usage, format!("invalid format option: {other:?}"))
+            .hint("use table or json")),
     }
 }
 
@@ -40,7 +39,7 @@ fn table(pids: &[i32], options: &[String]) -> Result<i32> {
         other => other,
     };
     let options = if options.is_empty() { &default } else { options };
-    let failed = |why: String| Error::new("ps", format!("ps {}: {why}", options.join(" ")));
+    let failed = |why: String| Error::new(ErrorKind::Ps, format!("ps {}: {why}", options.join(" ")));
     let output = std::process::Command::new("ps").args(options).output().map_err(|error| {
         failed(error.to_string().to_lowercase()).hint("install procps, or use --format json")
     })?;

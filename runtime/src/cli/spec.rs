@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::template::{Template, User};
 
 pub(super) const VERB: Verb = Verb {
@@ -27,10 +27,13 @@ pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
     let path = dir.join(parsed.value("file").unwrap_or("config.json"));
     let failed = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            return Error::new("config-exists", format!("File {} exists. Remove it first", path.display()));
+            return Error::new(
+                ErrorKind::ConfigExists,
+                format!("File {} exists. Remove it first", path.display()),
+            );
         }
         let why = crate::error::io_words(&error);
-        Error::new("config-unwritable", format!("write {}: {why}", path.display()))
+        Error::new(ErrorKind::ConfigUnwritable, format!("write {}: {why}", path.display()))
     };
     let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
     let template = Template {

@@ -4,7 +4,7 @@ use hull_sys::Errno;
 
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use crate::launch::channel::{Channel, Message, Report, Stage};
 use crate::launch::notify::Notify;
 use crate::launch::parent::{await_program, internal, run_hooks};
@@ -29,20 +29,20 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     match super::state::status(state.dir(), &record) {
         Status::Created => {}
         Status::Paused => {
-            return Err(Error::new("container-paused", "cannot start a container that is paused")
+            return Err(Error::new(ErrorKind::ContainerPaused, "cannot start a container that is paused")
                 .hint(format!("hull resume {id}")));
         }
         Status::Running => {
-            return Err(Error::new("container-running", "cannot start an already running container"));
+            return Err(Error::new(ErrorKind::ContainerRunning, "cannot start an already running container"));
         }
         Status::Stopped | Status::Creating => {
-            return Err(Error::new("container-stopped", "cannot start a container that has stopped")
+            return Err(Error::new(ErrorKind::ContainerStopped, "cannot start a container that has stopped")
                 .hint(format!("hull delete {id}, then create it again")));
         }
     }
     let socket = state.connect_for_start().map_err(|errno| {
         if errno == Errno::ECONNREFUSED {
-            return Error::new("container-stopped", "cannot start a container that has stopped");
+            return Error::new(ErrorKind::ContainerStopped, "cannot start a container that has stopped");
         }
         internal("connect to the container's init", errno)
     })?;

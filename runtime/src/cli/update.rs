@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Field, Result, io_words};
+use crate::error::{Error, ErrorKind, Field, Result, io_words};
 use crate::plan::cgroup::{InForce, plan_update};
 use crate::spec::{self, ContainerId, state::Status};
 use crate::state::Record;
@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     };
     let file = file.map_err(|why| {
         let why = io_words(&why);
-        Error::new("resources-missing", format!("open {name}: {why}"))
+        Error::new(ErrorKind::ResourcesMissing, format!("open {name}: {why}"))
     })?;
     let loaded = spec::load_resources(file, name)?;
     global.accept(&loaded.warnings)?;
@@ -82,7 +82,7 @@ fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Resu
     let state = global.root.open(id)?.lock()?;
     let record = state.dir().load()?;
     if matches!(state.dir().status(&record), Status::Stopped | Status::Creating) {
-        return Err(Error::new("container-not-running", "container not running"));
+        return Err(Error::new(ErrorKind::ContainerNotRunning, "container not running"));
     }
     same_devices(&record, resources)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
@@ -108,7 +108,7 @@ fn same_devices(record: &Record, resources: &LinuxResources) -> Result<()> {
     if made.and_then(|made| made.devices().as_ref()) == Some(asked) {
         return Ok(());
     }
-    Err(Error::new("update-devices", "device rules of a container cannot be changed")
+    Err(Error::new(ErrorKind::UpdateDevices, "device rules of a container cannot be changed")
         .hint("leave them out, or create the container again")
         .field(Field::named("linux.resources.devices")))
 }
@@ -117,7 +117,7 @@ fn same_devices(record: &Record, resources: &LinuxResources) -> Result<()> {
 fn resources(parsed: &Parsed) -> Result<LinuxResources> {
     for name in ["l3-cache-schema", "mem-bw-schema"] {
         if parsed.value(name).is_some() {
-            return Err(Error::new("usage", format!("--{name}: Intel RDT is not supported")));
+            return Err(Error::new(ErrorKind::Usage, format!("--{name}: Intel RDT is not supported")));
         }
     }
     let mut memory = LinuxMemory::default();
@@ -158,7 +158,7 @@ fn bytes(parsed: &Parsed, name: &str) -> Result<Option<i64>> {
 }
 
 fn invalid(name: &str, text: &str) -> Error {
-    Error::new("usage", format!("invalid value {text:?} for --{name}"))
+    Error::new(ErrorKind::Usage, format!("invalid value {text:?} for --{name}"))
 }
 
 /// A number of bytes, its unit a power of 1024: `64m`, `1.5GiB`, `-1`.

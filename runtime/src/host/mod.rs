@@ -5,7 +5,7 @@
 use hull_cgroup::Hierarchies;
 use oci_spec::runtime::{Process, Spec};
 
-use crate::error::{Error, Result, words};
+use crate::error::{Error, ErrorKind, Result, words};
 use crate::plan::process::rlimit_number;
 
 /// The facts.
@@ -87,7 +87,7 @@ pub fn probe_process(process: Option<&Process>) -> Result<Facts> {
 }
 
 fn unreadable(what: &str, errno: hull_sys::Errno) -> Error {
-    Error::new("host-probe", format!("read {what}: {}", words(errno)))
+    Error::new(ErrorKind::HostProbe, format!("read {what}: {}", words(errno)))
 }
 
 /// Whether we are in a user namespace that does not map all ids to themselves.

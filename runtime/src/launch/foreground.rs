@@ -9,7 +9,7 @@ use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, pidfd, socket, tty};
 
 use super::parent::internal;
-use crate::error::{Error, Field, Result, io_words};
+use crate::error::{Error, ErrorKind, Field, Result, io_words};
 
 /// The caller's terminal, in raw mode until this is dropped.
 pub struct Terminal {
@@ -32,7 +32,7 @@ fn own_terminal() -> Result<std::fs::File> {
     }
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
         let why = io_words(&error);
-        Error::new("terminal-missing", format!("process.terminal is set but hull has no terminal: open /dev/tty: {why}"))
+        Error::new(ErrorKind::TerminalMissing, format!("process.terminal is set but hull has no terminal: open /dev/tty: {why}"))
             .hint("run it from a terminal, set process.terminal to false, or use --console-socket with create or --detach")
             .field(Field::named("process.terminal"))
     })

@@ -9,7 +9,7 @@ use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Forked, Pid};
 use hull_sys::{Errno, fs, pidfd};
 
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 /// Writes a file of procfs.
 pub fn write_file(path: String, text: &str) -> hull_sys::Result<()> {
@@ -42,7 +42,7 @@ pub fn namespace_with(uids: &str, gids: &str) -> hull_sys::Result<OwnedFd> {
 /// Has `tool` write `lines` as a map of process `pid`.
 pub fn by_tool(tool: &str, pid: Pid, lines: &str, field: &'static str) -> Result<()> {
     let refused = |why: String| {
-        Error::new("id-map", format!("{tool} {pid}: {why}"))
+        Error::new(ErrorKind::IdMap, format!("{tool} {pid}: {why}"))
             .hint("install the package uidmap, and allow the range in /etc/subuid and /etc/subgid")
             .field(Field::named(field))
     };

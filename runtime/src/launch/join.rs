@@ -24,7 +24,7 @@ use super::report;
 use crate::apply::process;
 use crate::apply::pty::Pty;
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::caps::SYS_ADMIN;
 use crate::plan::process::ProcessPlan;
 use hull_seccomp::Filter;
@@ -152,13 +152,13 @@ fn clone_into(cgroup: &Cgroup) -> hull_sys::Result<Forked> {
 }
 
 fn gone() -> Error {
-    Error::new("exec-gone", "the process died before it ran the program")
+    Error::new(ErrorKind::ExecGone, "the process died before it ran the program")
         .hint("the container was killed in the meantime, or its cgroup has reached a limit")
 }
 
 fn no_entry(errno: Errno, what: &str) -> Error {
     let why = report::words(errno);
-    Error::new("namespace-join", format!("join the container's {what} namespace: {why}"))
+    Error::new(ErrorKind::NamespaceJoin, format!("join the container's {what} namespace: {why}"))
         .hint("its init may have just exited, or hull lacks CAP_SYS_ADMIN in its user namespace")
 }
 
@@ -222,7 +222,7 @@ impl Joined {
             match signal::poll(watched, MOMENT_MS).unwrap_or([0, 1]) {
                 [0, 0] if request.cgroup.is_frozen()? && !request.waits_when_paused => {
                     return Err(Error::new(
-                        "container-paused",
+                        ErrorKind::ContainerPaused,
                         "cannot exec in a paused container: it was paused just now",
                     ));
                 }
@@ -267,7 +267,10 @@ fn sentence(found: Report, request: &Join<'_>) -> Error {
         }
         Stage::Cgroup => {
             let why = report::words(Errno::from_raw(found.failure.errno));
-            Error::new("cgroup-attach", format!("error adding pid of the new process to cgroups: {why}"))
+            Error::new(
+                ErrorKind::CgroupAttach,
+                format!("error adding pid of the new process to cgroups: {why}"),
+            )
         }
         _ => report::process_sentence(found, request.plan),
     }

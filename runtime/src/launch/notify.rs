@@ -10,7 +10,7 @@ use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, socket};
 
 use super::parent::internal;
-use crate::error::{Error, Result, words};
+use crate::error::{Error, ErrorKind, Result, words};
 
 /// How long the service manager may take to answer the barrier.
 const BARRIER_MS: i32 = 30_000;
@@ -30,7 +30,7 @@ pub fn directory(state: &Path) -> PathBuf {
 pub fn prepare(state: &Path) -> Result<()> {
     let dir = directory(state);
     std::fs::create_dir_all(&dir)
-        .map_err(|error| Error::new("notify", format!("make {}: {error}", dir.display())))
+        .map_err(|error| Error::new(ErrorKind::Notify, format!("make {}: {error}", dir.display())))
 }
 
 /// The caller's `NOTIFY_SOCKET`, if it has one that is there: a variable left over from a service that has
@@ -49,8 +49,9 @@ impl Notify {
     pub fn new(state: &Path) -> Result<Option<Self>> {
         let dir = directory(state);
         let Some(host) = host_socket().filter(|_| dir.is_dir()) else { return Ok(None) };
-        let failed =
-            |why: String| Error::new("notify", format!("make the notify socket in {}: {why}", dir.display()));
+        let failed = |why: String| {
+            Error::new(ErrorKind::Notify, format!("make the notify socket in {}: {why}", dir.display()))
+        };
         let opened = std::fs::File::open(&dir).map_err(|error| failed(error.to_string()))?;
         // Whoever the container runs as must be able to say that it is ready. The mode comes from the umask:
         // the name could be a link by the time it is changed.

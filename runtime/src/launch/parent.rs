@@ -20,7 +20,7 @@ use super::channel::{Channel, Message, Report, Stage};
 use super::init::{self, Init};
 use super::{hooks, idmap, report, stage};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
 use crate::plan::namespaces::{self, IdMaps, Join};
@@ -307,8 +307,11 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error
             }
             Ok(None) if executing => return Ok(()),
             Ok(None) => {
-                return Err(Error::new("init-gone", "the container's init died before it ran the program")
-                    .hint("it was killed from outside, or it ran out of memory"));
+                return Err(Error::new(
+                    ErrorKind::InitGone,
+                    "the container's init died before it ran the program",
+                )
+                .hint("it was killed from outside, or it ran out of memory"));
             }
             Ok(Some(_)) => {
                 return Err(internal("parse the message from the container's init", Errno::EBADMSG));
@@ -320,12 +323,14 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error
 
 /// The error of a call that only fails when the system is out of something.
 pub fn internal(what: &str, errno: Errno) -> Error {
-    Error::new("internal", format!("{what}: {}", report::words(errno)))
+    Error::new(ErrorKind::Internal, format!("{what}: {}", report::words(errno)))
 }
 
 fn clone_failed(errno: Errno, namespaces: u64) -> Error {
-    let error =
-        Error::new("clone-failed", format!("create the container's init (clone3): {}", report::words(errno)));
+    let error = Error::new(
+        ErrorKind::CloneFailed,
+        format!("create the container's init (clone3): {}", report::words(errno)),
+    );
     match errno {
         Errno::EPERM => error
             .hint("creating namespaces needs CAP_SYS_ADMIN, or a user namespace")
@@ -351,11 +356,11 @@ fn silent_end(exit: Option<Exit>, cgroup: &Cgroup) -> Error {
         None => "it is gone".to_owned(),
     };
     if cgroup.oom_kill_count().unwrap_or(0) > 0 {
-        return Error::new("out-of-memory", format!("the container's init ran out of memory: {how}"))
+        return Error::new(ErrorKind::OutOfMemory, format!("the container's init ran out of memory: {how}"))
             .hint("the memory limit is too low to start a process, which takes about 256 KiB")
             .field(Field::named("linux.resources.memory.limit"));
     }
-    Error::new("init-gone", format!("the container's init exited during set-up: {how}"))
+    Error::new(ErrorKind::InitGone, format!("the container's init exited during set-up: {how}"))
 }
 
 /// Opens the trees of the bind mounts that only the host side can open.
@@ -408,7 +413,8 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 fn open_namespace(join: &Join, plan: &Plan) -> Result<OwnedFd> {
     let failed = |errno: Errno| {
-        let error = Error::new("namespace-path", format!("open {}: {}", join.path, report::words(errno)));
+        let error =
+            Error::new(ErrorKind::NamespacePath, format!("open {}: {}", join.path, report::words(errno)));
         let error = match errno {
             Errno::ENOENT | Errno::ESRCH => {
                 error.hint("the process or file that keeps this namespace alive is gone")
@@ -451,14 +457,14 @@ fn is_own(file: &OwnedFd, kind: u64) -> hull_sys::Result<bool> {
 /// Writes the score of a process; its own side may not, once it is untraceable.
 pub fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
     idmap::write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
-        Error::new("oom-score", format!("set oom_score_adj to {score}: {}", report::words(errno)))
+        Error::new(ErrorKind::OomScore, format!("set oom_score_adj to {score}: {}", report::words(errno)))
             .field(Field::named("process.oomScoreAdj"))
     })
 }
 
 fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
     let refused = |name: &'static str, errno: Errno| {
-        Error::new("id-map", format!("write the ID map of process {pid}: {}", report::words(errno)))
+        Error::new(ErrorKind::IdMap, format!("write the ID map of process {pid}: {}", report::words(errno)))
             .hint("an unprivileged user can map only their own ID and the IDs in /etc/subuid and /etc/subgid")
             .field(Field::named(name))
     };
@@ -496,7 +502,7 @@ fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
             })
             .map_err(|errno| {
                 Error::new(
-                    "mount-idmap",
+                    ErrorKind::MountIdmap,
                     format!("map ids of the mount on {}: {}", bind.at, report::words(errno)),
                 )
                 .hint("the file system of the source must support idmapped mounts")

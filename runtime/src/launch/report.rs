@@ -13,7 +13,7 @@ use hull_sys::Errno;
 
 use super::channel::{Report, Stage};
 use crate::apply::{Call, Failure};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
 use crate::plan::path::{HostPath, InRoot};
@@ -41,29 +41,28 @@ pub fn sentence(found: Report, plan: &Plan, printed: &str, _child: BorrowedFd<'_
         Stage::CreateContainer => hook("createContainer", &plan.hooks.create_container, found, printed),
         Stage::StartContainer => hook("startContainer", &plan.hooks.start_container, found, printed),
         Stage::Join => match plan.namespaces.join.get(step) {
-            Some(join) => {
-                Error::new("namespace-join", format!("join {}: {why}", join.path)).field(join.field.clone())
-            }
+            Some(join) => Error::new(ErrorKind::NamespaceJoin, format!("join {}: {why}", join.path))
+                .field(join.field.clone()),
             None => unexplained(found),
         },
-        Stage::TimeOffsets => Error::new("time-offsets", format!("set the clock offsets: {why}"))
+        Stage::TimeOffsets => Error::new(ErrorKind::TimeOffsets, format!("set the clock offsets: {why}"))
             .field(Field::named("linux.timeOffsets")),
         Stage::Root => root_error(plan, found.failure),
         Stage::ChangeRoot => {
             let path = &plan.rootfs.path;
-            Error::new("rootfs", format!("change the root to {path} (pivot_root): {why}"))
+            Error::new(ErrorKind::Rootfs, format!("change the root to {path} (pivot_root): {why}"))
                 .hint("pivot_root does not work on an initramfs: use --no-pivot there")
                 .field(Field::named("root.path"))
         }
         Stage::Names => {
             let name = if step == 0 { "hostname" } else { "domainname" };
-            Error::new("hostname", format!("set {name}: {why}")).field(Field::named(name))
+            Error::new(ErrorKind::Hostname, format!("set {name}: {why}")).field(Field::named(name))
         }
         Stage::Sysctl => match plan.sysctl.get(step) {
             Some(sysctl) => {
                 let path = sysctl.path.to_string_lossy();
                 let value = &sysctl.value;
-                Error::new("sysctl", format!("write {value:?} to /proc/{path}: {why}"))
+                Error::new(ErrorKind::Sysctl, format!("write {value:?} to /proc/{path}: {why}"))
                     .field(sysctl.field.clone())
             }
             None => unexplained(found),
@@ -80,29 +79,32 @@ pub fn process_sentence(found: Report, process: &ProcessPlan) -> Error {
         Stage::LookUp => look_up_error(process, found.failure),
         Stage::WorkingDirectory => {
             let cwd = &process.cwd;
-            Error::new("cwd", format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.as_str()))
-                .field(field("process.cwd"))
+            Error::new(
+                ErrorKind::Cwd,
+                format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.as_str()),
+            )
+            .field(field("process.cwd"))
         }
-        Stage::Groups => Error::new("groups", format!("set the supplementary groups: {why}"))
+        Stage::Groups => Error::new(ErrorKind::Groups, format!("set the supplementary groups: {why}"))
             .hint("every group must be mapped into the container's user namespace")
             .field(field("process.user.additionalGids")),
-        Stage::User => {
-            Error::new("user", format!("switch to uid {} and gid {}: {why}", process.uid, process.gid))
-                .hint("both must be mapped into the container's user namespace")
-                .field(field("process.user"))
-        }
+        Stage::User => Error::new(
+            ErrorKind::User,
+            format!("switch to uid {} and gid {}: {why}", process.uid, process.gid),
+        )
+        .hint("both must be mapped into the container's user namespace")
+        .field(field("process.user")),
         Stage::Scheduling => {
-            Error::new("scheduling", format!("set the scheduling policy or I/O priority: {why}"))
+            Error::new(ErrorKind::Scheduling, format!("set the scheduling policy or I/O priority: {why}"))
                 .field(field("process.scheduler"))
         }
         Stage::Label if process.apparmor.is_some() => {
-            Error::new("apparmor", format!("unable to apply apparmor profile: {why}"))
+            Error::new(ErrorKind::Apparmor, format!("unable to apply apparmor profile: {why}"))
                 .hint("is the profile loaded? see aa-status(8)")
                 .field(field("process.apparmorProfile"))
         }
-        Stage::Label => {
-            Error::new("selinux", format!("set the label: {why}")).field(field("process.selinuxLabel"))
-        }
+        Stage::Label => Error::new(ErrorKind::Selinux, format!("set the label: {why}"))
+            .field(field("process.selinuxLabel")),
         Stage::Terminal => terminal_error(found.failure),
         _ => late_sentence(found, &program(process)).unwrap_or_else(|| unexplained(found)),
     }
@@ -112,24 +114,18 @@ pub fn process_sentence(found: Report, process: &ProcessPlan) -> Error {
 pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
     let why = number_words(found.failure.errno);
     let error = match found.stage {
-        Stage::Wait if found.failure.errno != libc::EPIPE => {
-            Error::new("set-up", format!("wait for hull start: {why}"))
-        }
-        Stage::Wait => Error::new(
-            "not-started",
-            "the container was never told to start: the process that created it is gone",
-        ),
         Stage::Descriptors if found.step == 2 => {
             let what = place("use the container's /dev/null for stdio", found.failure);
-            Error::new("descriptors", what).hint("/dev/null in the container must be the null device")
+            Error::new(ErrorKind::Descriptors, what)
+                .hint("/dev/null in the container must be the null device")
         }
-        Stage::Descriptors => Error::new("descriptors", format!("pass on a file descriptor: {why}"))
+        Stage::Descriptors => Error::new(ErrorKind::Descriptors, format!("pass on a file descriptor: {why}"))
             .hint("--preserve-fds counts from descriptor 3, and these descriptors must be open"),
-        Stage::Rlimit => Error::new("rlimit", format!("set the resource limit: {why}"))
+        Stage::Rlimit => Error::new(ErrorKind::Rlimit, format!("set the resource limit: {why}"))
             .field(Field::item("process.rlimits", usize::from(found.step))),
-        Stage::Capabilities => Error::new("capabilities", format!("unable to apply caps: {why}"))
+        Stage::Capabilities => Error::new(ErrorKind::Capabilities, format!("unable to apply caps: {why}"))
             .field(Field::named("process.capabilities")),
-        Stage::Seccomp => Error::new("seccomp", format!("load the seccomp filter: {why}"))
+        Stage::Seccomp => Error::new(ErrorKind::Seccomp, format!("load the seccomp filter: {why}"))
             .hint("the kernel may lack seccomp, or a filter that hull itself runs under may forbid it")
             .field(Field::named("linux.seccomp")),
         Stage::Execute => execute_error(program, found.failure.errno),
@@ -141,7 +137,7 @@ pub fn late_sentence(found: Report, program: &str) -> Option<Error> {
 /// The sentence for a step that has none of its own: what was being done, and the field that has to do with it.
 pub fn unexplained(found: Report) -> Error {
     let (what, field) = task(found);
-    let error = Error::new("set-up", format!("{what}: {}", number_words(found.failure.errno)));
+    let error = Error::new(ErrorKind::SetUp, format!("{what}: {}", number_words(found.failure.errno)));
     let error = if field.is_empty() { error } else { error.field(Field::named(field)) };
     match found.stage {
         Stage::IdMap => {
@@ -194,11 +190,11 @@ fn root_error(plan: &Plan, failure: Failure) -> Error {
     let why = number_words(failure.errno);
     match failure.call {
         Call::OpenSource | Call::OpenTarget => {
-            Error::new("rootfs", format!("invalid rootfs: open {path}: {why}"))
+            Error::new(ErrorKind::Rootfs, format!("invalid rootfs: open {path}: {why}"))
                 .hint("root.path is relative to the bundle")
                 .field(Field::named("root.path"))
         }
-        _ => Error::new("rootfs", format!("mount {path} as the container's root: {why}"))
+        _ => Error::new(ErrorKind::Rootfs, format!("mount {path} as the container's root: {why}"))
             .field(Field::named("root.path")),
     }
 }
@@ -208,24 +204,27 @@ fn fs_error(step: &Step, failure: Failure) -> Error {
         FsOp::Mount(new) => mount_error(new, failure, &step.field),
         FsOp::Bind(bind) => bind_error(bind, failure, &step.field),
         FsOp::Node(node) => {
-            let error = Error::new("device", place(&format!("create the device node {}", node.at), failure));
+            let error =
+                Error::new(ErrorKind::Device, place(&format!("create the device node {}", node.at), failure));
             match failure.call {
                 Call::TargetDiffers => error.hint("remove the file from the image, or mount a tmpfs on /dev"),
                 _ => error,
             }
         }
         FsOp::Symlink { at, .. } => {
-            Error::new("link", place(&format!("create the symbolic link {at}"), failure))
+            Error::new(ErrorKind::Link, place(&format!("create the symbolic link {at}"), failure))
         }
         FsOp::Directory { at } => {
-            Error::new("directory", place(&format!("create the directory {at}"), failure))
+            Error::new(ErrorKind::Directory, place(&format!("create the directory {at}"), failure))
         }
         FsOp::Attributes { at, .. } => {
-            Error::new("read-only", place(&format!("make {at} read-only"), failure))
+            Error::new(ErrorKind::ReadOnly, place(&format!("make {at} read-only"), failure))
         }
         FsOp::Console => terminal_error(failure),
-        FsOp::Mask(at) => Error::new("mask", place(&format!("mask {at}"), failure)),
-        FsOp::ReadOnly(at) => Error::new("read-only", place(&format!("make {at} read-only"), failure)),
+        FsOp::Mask(at) => Error::new(ErrorKind::Mask, place(&format!("mask {at}"), failure)),
+        FsOp::ReadOnly(at) => {
+            Error::new(ErrorKind::ReadOnly, place(&format!("make {at} read-only"), failure))
+        }
     };
     if error.field.is_some() { error } else { error.field(step.field.clone()) }
 }
@@ -254,26 +253,30 @@ fn mount_error(new: &NewMount, failure: Failure, field: &Field) -> Error {
     let why = number_words(failure.errno);
     let source = new.source.to_string_lossy();
     match failure.call {
-        Call::OpenFs => {
-            Error::new("mount-type", mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")))
-                .hint("the kernel does not know this file system; is a module missing?")
-                .field(field.member("type"))
-        }
+        Call::OpenFs => Error::new(
+            ErrorKind::MountType,
+            mounting(&source, &new.at, &format!("file system type {kind:?}: {why}")),
+        )
+        .hint("the kernel does not know this file system; is a module missing?")
+        .field(field.member("type")),
         Call::Option => {
             let option = new.options.get(usize::from(failure.detail)).map(|(key, value)| match value {
                 Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
                 None => key.to_string_lossy().into_owned(),
             });
             let option = option.unwrap_or_default();
-            Error::new("mount-option", mounting(&source, &new.at, &format!("{kind} option {option:?}: {why}")))
+            Error::new(ErrorKind::MountOption, mounting(&source, &new.at, &format!("{kind} option {option:?}: {why}")))
                 .hint("IDs in uid= and gid= must be mapped into the container's user namespace; see also the file system's manual")
                 .field(field.member("options"))
         }
         Call::Attach if failure.errno == libc::ENOTDIR => {
             kind_error(&source, &new.at, field).hint("the destination must be a directory")
         }
-        _ => Error::new("mount", mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)))
-            .field(field.clone()),
+        _ => Error::new(
+            ErrorKind::Mount,
+            mounting(&source, &new.at, &place(&format!("mount {kind}"), failure)),
+        )
+        .field(field.clone()),
     }
 }
 
@@ -282,12 +285,12 @@ pub fn source_error(source: &HostPath, at: &InRoot, errno: Errno, field: &Field)
     let source_text = source.to_string();
     let error = match errno {
         Errno::ENOENT => Error::new(
-            "mount-source-missing",
+            ErrorKind::MountSourceMissing,
             mounting(&source_text, at, &format!("{source} does not exist: no such file or directory")),
         )
         .hint(format!("create {source}, or correct the source of this bind mount")),
         errno => Error::new(
-            "mount-source",
+            ErrorKind::MountSource,
             mounting(&source_text, at, &format!("open {source}: {}", words(errno))),
         ),
     };
@@ -302,7 +305,7 @@ fn bind_error(bind: &Bind, failure: Failure, field: &Field) -> Error {
         Call::Attach if failure.errno == libc::ENOTDIR => kind_error(&source_text, &bind.at, field)
             .hint("mount a file on a file, or a directory on a directory"),
         Call::Attributes if failure.errno == libc::EPERM => locked_error(source, &bind.at, field),
-        _ => Error::new("mount", mounting(&source_text, &bind.at, &place("bind mount", failure)))
+        _ => Error::new(ErrorKind::Mount, mounting(&source_text, &bind.at, &place("bind mount", failure)))
             .field(field.clone()),
     }
 }
@@ -310,21 +313,21 @@ fn bind_error(bind: &Bind, failure: Failure, field: &Field) -> Error {
 /// The words that engines match for a directory on a file, and the reverse.
 fn kind_error(source: &str, at: &InRoot, field: &Field) -> Error {
     let why = "not a directory: one of source and destination is a file, the other a directory";
-    Error::new("mount-kind", mounting(source, at, why)).field(field.member("destination"))
+    Error::new(ErrorKind::MountKind, mounting(source, at, why)).field(field.member("destination"))
 }
 
 /// The error of a bind mount that would lift what is locked outside of the user namespace
 /// (`mount_namespaces(7)`).
 pub fn locked_error(source: &HostPath, at: &InRoot, field: &Field) -> Error {
     let why = "cannot clear locked flags: the source is mounted with them outside the user namespace";
-    Error::new("mount-locked", mounting(&source.to_string(), at, why))
+    Error::new(ErrorKind::MountLocked, mounting(&source.to_string(), at, why))
         .hint("remove rw, suid, dev or exec from the options if the source is mounted ro, nosuid, nodev or noexec")
         .field(field.member("options"))
 }
 
 fn terminal_error(failure: Failure) -> Error {
     let why = number_words(failure.errno);
-    Error::new("terminal", format!("set up the terminal: {why}"))
+    Error::new(ErrorKind::Terminal, format!("set up the terminal: {why}"))
         .hint("a terminal needs a devpts mount on /dev/pts with the option newinstance")
         .field(Field::named("process.terminal"))
 }
@@ -343,7 +346,7 @@ pub fn hook_words(kind: &str, index: usize, path: &str, failure: Failure, printe
         _ => format!("exec {path}: {}", number_words(failure.errno)),
     };
     let output = if printed.is_empty() { String::new() } else { format!(", output: {printed}") };
-    Error::new("hook", format!("error running {kind} hook #{index}: {how}{output}"))
+    Error::new(ErrorKind::Hook, format!("error running {kind} hook #{index}: {how}{output}"))
 }
 
 /// A signal in the words of Go's runtime, which log readers know.
@@ -382,24 +385,26 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
     let field = Field::item("process.args", 0);
     let searched = !name.contains('/');
     match (failure.call, Errno::from_raw(failure.errno)) {
-        (Call::OpenSource, Errno::ENOENT) if searched => {
-            Error::new("program-not-found", format!("exec: {name:?}: executable file not found in $PATH"))
-                .hint("PATH is taken from process.env; is the program in the image?")
-        }
+        (Call::OpenSource, Errno::ENOENT) if searched => Error::new(
+            ErrorKind::ProgramNotFound,
+            format!("exec: {name:?}: executable file not found in $PATH"),
+        )
+        .hint("PATH is taken from process.env; is the program in the image?"),
         (Call::OpenSource, _) => {
-            Error::new("program-not-found", format!("exec: {name:?}: stat {name}: {why}"))
+            Error::new(ErrorKind::ProgramNotFound, format!("exec: {name:?}: stat {name}: {why}"))
                 .hint("the path is looked up in the container's root")
         }
         // Both phrases: docker makes 126 of the second up to 20.10, of the first since.
-        (_, Errno::EISDIR) => {
-            Error::new("program-is-directory", format!("exec: {name:?}: is a directory: permission denied"))
-                .hint("args[0] must be an executable file")
-        }
+        (_, Errno::EISDIR) => Error::new(
+            ErrorKind::ProgramIsDirectory,
+            format!("exec: {name:?}: is a directory: permission denied"),
+        )
+        .hint("args[0] must be an executable file"),
         (_, Errno::EACCES) => {
-            Error::new("program-not-executable", format!("exec: {name:?}: permission denied"))
+            Error::new(ErrorKind::ProgramNotExecutable, format!("exec: {name:?}: permission denied"))
                 .hint("the file must be executable for the container's user, and not on a noexec mount")
         }
-        _ => Error::new("program", format!("exec: {name:?}: {why}")),
+        _ => Error::new(ErrorKind::Program, format!("exec: {name:?}: {why}")),
     }
     .field(field)
 }
@@ -407,7 +412,8 @@ fn look_up_error(process: &ProcessPlan, failure: Failure) -> Error {
 /// A program that the kernel refuses to execute.
 fn execute_error(name: &str, errno: i32) -> Error {
     let why = number_words(errno);
-    let error = Error::new("exec", format!("exec {name}: {why}")).field(Field::item("process.args", 0));
+    let error =
+        Error::new(ErrorKind::Exec, format!("exec {name}: {why}")).field(Field::item("process.args", 0));
     match errno {
         libc::ENOEXEC => error.hint("it is built for another architecture, or is a script without a #! line"),
         libc::ENOENT => {
@@ -428,7 +434,7 @@ pub fn check_passed_fds(listen: u32, preserved: u32) -> Result<()> {
     let closed = (0..listen).chain(last).map(number).find(|fd| !hull_sys::fs::is_inherited(*fd));
     match closed {
         None => Ok(()),
-        Some(fd) => Err(Error::new("descriptors", format!("file descriptor {fd} is not open"))
+        Some(fd) => Err(Error::new(ErrorKind::Descriptors, format!("file descriptor {fd} is not open"))
             .hint("--preserve-fds N passes on descriptors 3 to N+2 (after those of LISTEN_FDS)")),
     }
 }

@@ -11,7 +11,7 @@ use hull_sys::bpf::Insn;
 use oci_spec::runtime::{Linux, LinuxResources};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 
 mod block_io;
 mod cpu;
@@ -276,9 +276,9 @@ fn systemd(asked: Option<&Path>) -> Error {
     let path = asked.unwrap_or(Path::new("")).to_string_lossy();
     if !path.is_empty() && path.split(':').count() != 3 {
         let text = "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got";
-        return Error::new("cgroups-path", format!("{text} \"{path}\" instead")).field(CGROUPS_PATH);
+        return Error::new(ErrorKind::CgroupsPath, format!("{text} \"{path}\" instead")).field(CGROUPS_PATH);
     }
-    Error::new("cgroup-driver", "the systemd cgroup driver is not yet supported")
+    Error::new(ErrorKind::CgroupDriver, "the systemd cgroup driver is not yet supported")
         .hint("remove --systemd-cgroup, or use --cgroup-manager cgroupfs")
 }
 
@@ -288,8 +288,11 @@ fn disabled(resources: Option<&LinuxResources>) -> CgroupPlan {
         asked != (false, false, false, false) || r.unified().is_some() || r.hugepage_limits().is_some()
     });
     let text = "cgroups are disabled (--cgroup-manager disabled): limits are ignored";
-    let warnings =
-        if limited { vec![Warning::new("cgroup-disabled", text).field(RESOURCES)] } else { Vec::new() };
+    let warnings = if limited {
+        vec![Warning::new(ErrorKind::CgroupDisabled, text).field(RESOURCES)]
+    } else {
+        Vec::new()
+    };
     CgroupPlan { driver: Driver::Disabled, warnings, ..CgroupPlan::default() }
 }
 
@@ -303,7 +306,7 @@ fn dirs(
     let asked = cgroups_path(asked, id, warnings)?;
     if facts.mode == Mode::Absent {
         let text = "no cgroup hierarchy is mounted: the container runs without one";
-        warnings.push(Warning::new("cgroup-absent", text));
+        warnings.push(Warning::new(ErrorKind::CgroupAbsent, text));
     }
     let mut dirs: Vec<_> = facts.v1.iter().map(|hierarchy| v1_dir(hierarchy, &asked)).collect();
     dirs.extend(facts.v2.iter().map(|hierarchy| v2_dir(hierarchy, &asked, facts.mode)));
@@ -359,12 +362,12 @@ fn cgroups_path(asked: Option<&Path>, id: &str, warnings: &mut Vec<Warning>) -> 
     };
     let text = asked.to_string_lossy();
     if text.contains('\0') {
-        return Err(Error::new("cgroups-path", "cgroupsPath contains a NUL byte").field(CGROUPS_PATH));
+        return Err(Error::new(ErrorKind::CgroupsPath, "cgroupsPath contains a NUL byte").field(CGROUPS_PATH));
     }
     if text.split(':').count() == 3 && text.split(':').next().is_some_and(|slice| slice.ends_with(".slice")) {
         let text = format!("cgroupsPath \"{text}\" has the form of the systemd driver, which is not in use");
         let hint = "the string is used as a plain path; is --systemd-cgroup missing?";
-        warnings.push(Warning::new("cgroups-path-systemd", text).field(CGROUPS_PATH).hint(hint));
+        warnings.push(Warning::new(ErrorKind::CgroupsPathSystemd, text).field(CGROUPS_PATH).hint(hint));
     }
     let cleaned = clean(asked);
     Ok(if asked.is_absolute() { CgroupsPath::Absolute(cleaned) } else { CgroupsPath::Relative(cleaned) })

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
 use super::path::{HostPath, InRoot};
 use super::rootfs::{FsOp, Step};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 /// A device node.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,14 +88,15 @@ fn plan_device(device: &LinuxDevice, field: &Field, bind: bool) -> Result<Option
         LinuxDeviceType::B => libc::S_IFBLK,
         LinuxDeviceType::P => libc::S_IFIFO,
         LinuxDeviceType::A => {
-            return Err(Error::new("device-type", "a device node cannot have type \"a\"")
+            return Err(Error::new(ErrorKind::DeviceType, "a device node cannot have type \"a\"")
                 .hint("use c, b, u or p; \"a\" is only valid in linux.resources.devices")
                 .field(field.member("type")));
         }
     };
     let number = |value: i64, name: &str| {
         u32::try_from(value).map_err(|_out_of_range| {
-            Error::new("device-number", format!("{value} is not a device number")).field(field.member(name))
+            Error::new(ErrorKind::DeviceNumber, format!("{value} is not a device number"))
+                .field(field.member(name))
         })
     };
     let numbers = match kind {

@@ -22,7 +22,7 @@ use std::ffi::CString;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use crate::host::Facts;
 
 /// One kernel parameter.
@@ -103,9 +103,9 @@ impl Plan {
 pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
     let mut warnings = Vec::new();
     // The last guard: `spec::check` has refused a config without them.
-    let missing = |code, name| Error::new(code, "is required").field(Field::named(name));
-    let linux = spec.linux().as_ref().ok_or_else(|| missing("mount-namespace-missing", "linux"))?;
-    let process = spec.process().as_ref().ok_or_else(|| missing("process-missing", "process"))?;
+    let missing = |kind, name| Error::new(kind, "is required").field(Field::named(name));
+    let linux = spec.linux().as_ref().ok_or_else(|| missing(ErrorKind::MountNamespaceMissing, "linux"))?;
+    let process = spec.process().as_ref().ok_or_else(|| missing(ErrorKind::ProcessMissing, "process"))?;
     refuse_unsupported(linux)?;
     process::plan_label(linux.mount_label(), Field::named("linux.mountLabel"), "SELinux", facts.selinux)?;
     let namespaces = namespaces::plan(spec, linux, facts.euid, facts.egid)?;
@@ -160,7 +160,7 @@ pub fn create(spec: &Spec, facts: &Facts, request: &Request) -> Result<Plan> {
 /// What a later version will do is refused by name now, never ignored.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
     let refuse = |name: &'static str| {
-        Err(Error::new("not-yet-supported", "is not yet supported by this version of hull")
+        Err(Error::new(ErrorKind::NotYetSupported, "is not yet supported by this version of hull")
             .field(Field::named(name)))
     };
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {

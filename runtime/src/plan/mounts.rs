@@ -12,7 +12,7 @@ use super::mount_options::{self, Word};
 use super::namespaces;
 use super::path::{HostPath, InRoot, c_string};
 use super::rootfs::{Bind, FsOp, Idmap, NewMount, Source, Step};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use crate::host::Facts;
 
 /// What is bound from the host without being asked for receives nothing from there.
@@ -134,7 +134,9 @@ impl Options {
             Word::DestNofollow => self.dest_nofollow = true,
             Word::CopySymlink => self.copy_symlink = true,
             Word::Remount => {
-                return Err(Error::new("mount-remount", "remount is not yet supported").field(field()));
+                return Err(
+                    Error::new(ErrorKind::MountRemount, "remount is not yet supported").field(field())
+                );
             }
         }
         Ok(())
@@ -144,7 +146,10 @@ impl Options {
         if let Some((how, rest)) = word.split_once('=')
             && (how == "idmap" || how == "ridmap")
         {
-            return Err(Error::new("mount-idmap", format!("idmap ranges ({rest}) are not yet supported")));
+            return Err(Error::new(
+                ErrorKind::MountIdmap,
+                format!("idmap ranges ({rest}) are not yet supported"),
+            ));
         }
         let (key, value) = match word.split_once('=') {
             Some((key, value)) => (key, Some(c_string(value)?)),
@@ -179,14 +184,14 @@ pub fn plan_mount(
     }
     if at.is_root() {
         return Err(Error::new(
-            "mount-on-root",
+            ErrorKind::MountOnRoot,
             format!("a new {kind} on / would cover the root file system of the container"),
         )
         .hint("the root file system is set by root.path; only a bind mount on / may replace it")
         .field(field.member("destination")));
     }
     match kind {
-        "" => Err(Error::new("mount-type-missing", "a mount without a type must be a bind mount")
+        "" => Err(Error::new(ErrorKind::MountTypeMissing, "a mount without a type must be a bind mount")
             .hint("set `type`, or add `bind` to `options`")
             .field(field.member("type"))),
         "cgroup" | "cgroup2" => plan_cgroup_view(&at, field, &options, context, steps),
@@ -214,13 +219,16 @@ fn plan_idmap(
         (true, true) => None,
         (uids_missing, _) => {
             let missing = if uids_missing { "uidMappings" } else { "gidMappings" };
-            return Err(Error::new("mount-idmap", "an idmapped mount needs uidMappings and gidMappings")
-                .field(field.member(missing)));
+            return Err(Error::new(
+                ErrorKind::MountIdmap,
+                "an idmapped mount needs uidMappings and gidMappings",
+            )
+            .field(field.member(missing)));
         }
     };
     if wanted.is_some() && maps.is_none() && !user_namespace {
         let message = "idmap without mappings uses those of the user namespace, but the container has none";
-        return Err(Error::new("mount-idmap", message)
+        return Err(Error::new(ErrorKind::MountIdmap, message)
             .hint("give the mount uidMappings and gidMappings, or the container a user namespace")
             .field(field.member("options")));
     }
@@ -236,21 +244,23 @@ fn plan_bind(
     options: Options,
 ) -> Result<Bind> {
     let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
-        return Err(
-            Error::new("mount-source-missing", "a bind mount needs a source").field(field.member("source"))
-        );
+        return Err(Error::new(ErrorKind::MountSourceMissing, "a bind mount needs a source")
+            .field(field.member("source")));
     };
     if let Some((key, _)) = options.data.first() {
         let key = key.to_string_lossy();
-        return Err(Error::new("mount-option", format!("a bind mount does not support the option {key:?}"))
-            .hint("options of the file system can only be given to the mount that created it")
-            .field(field.member("options")));
+        return Err(Error::new(
+            ErrorKind::MountOption,
+            format!("a bind mount does not support the option {key:?}"),
+        )
+        .hint("options of the file system can only be given to the mount that created it")
+        .field(field.member("options")));
     }
     if !options.flags.is_empty() {
         let words = options.flags.join(", ");
         let message = format!("{words}: no effect on a bind mount, see mount(2)");
         context.warnings.push(
-            Warning::new("mount-option-unused", message)
+            Warning::new(ErrorKind::MountOptionUnused, message)
                 .hint("these can only be given to the mount that created the file system")
                 .field(field.member("options")),
         );

@@ -4,7 +4,7 @@
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::path::HostPath;
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 mod shared;
 
@@ -127,7 +127,7 @@ pub fn plan(spec: &Spec, linux: &Linux, euid: u32, egid: u32) -> Result<Namespac
     plan.time_offsets = time_offsets(linux);
     if !plan.time_offsets.is_empty() {
         if plan.new & bit(LinuxNamespaceType::Time) == 0 {
-            return Err(Error::new("time-offsets", "time offsets need a new time namespace")
+            return Err(Error::new(ErrorKind::TimeOffsets, "time offsets need a new time namespace")
                 .field(Field::named("linux.timeOffsets")));
         }
         plan.new &= !bit(LinuxNamespaceType::Time);

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A path of the host, resolved by the host's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl fmt::Display for InRoot {
 /// Text for the kernel. The loader has refused NUL bytes with the field's name; here is the last guard.
 pub fn c_string(text: &str) -> Result<CString> {
     CString::new(text)
-        .map_err(|nul| Error::new("nul-byte", format!("a NUL byte at offset {}", nul.nul_position())))
+        .map_err(|nul| Error::new(ErrorKind::NulByte, format!("a NUL byte at offset {}", nul.nul_position())))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use oci_spec::runtime::{PosixRlimitType, Process};
 
 use super::caps;
 use super::path::{InRoot, c_string};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use crate::host::Facts;
 
 /// Where a program is looked for when the container's environment has no PATH.
@@ -210,7 +210,7 @@ fn plan_caps(
         let message =
             format!("{names} cannot be granted: hull does not have it itself; the container runs without it");
         warnings.push(
-            Warning::new("capability-not-grantable", message)
+            Warning::new(ErrorKind::CapabilityNotGrantable, message)
                 .hint("run the engine with the capability, or remove it from the config")
                 .field(Field::named("process.capabilities")),
         );
@@ -258,7 +258,7 @@ fn plan_rlimits(process: &Process, facts: &Facts, warnings: &mut Vec<Warning>) -
                 limit.hard,
             );
             warnings.push(
-                Warning::new("rlimit-above-hard", message)
+                Warning::new(ErrorKind::RlimitAboveHard, message)
                     .hint(format!("request at most {ceiling}, or raise the limit of the engine"))
                     .field(field.clone()),
             );
@@ -279,7 +279,7 @@ fn plan_oom_score(wanted: i32, facts: &Facts, warnings: &mut Vec<Warning>) -> i3
         "{wanted} cannot be set: lowering it below {floor} needs CAP_SYS_RESOURCE; the container gets {floor}"
     );
     warnings.push(
-        Warning::new("oom-score-not-allowed", message)
+        Warning::new(ErrorKind::OomScoreNotAllowed, message)
             .hint("run the engine with CAP_SYS_RESOURCE, or request a higher value")
             .field(Field::named("process.oomScoreAdj")),
     );
@@ -299,7 +299,7 @@ pub fn plan_label(
     }
     if !active {
         let message = format!("{label:?} cannot be applied: {module} is not enabled on this host");
-        return Err(Error::new("lsm-not-enabled", message)
+        return Err(Error::new(ErrorKind::LsmNotEnabled, message)
             .hint(format!("enable {module}, or remove the label from the config"))
             .field(field));
     }

@@ -12,7 +12,7 @@ use super::cgroup::CgroupPlan;
 use super::devices::{self, Node};
 use super::mounts;
 use super::path::{HostPath, InRoot};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use crate::host::Facts;
 
 /// One operation in the root of a container.
@@ -197,7 +197,7 @@ pub struct Request<'a> {
 /// # Errors
 /// A mount or device that cannot be asked of the kernel, with its field.
 pub fn plan(spec: &Spec, facts: &Facts, request: Request<'_>, cgroup: &CgroupPlan) -> Result<RootfsPlan> {
-    let missing = || Error::new("root-missing", "is required").field(Field::named("root"));
+    let missing = || Error::new(ErrorKind::RootMissing, "is required").field(Field::named("root"));
     let root = spec.root().as_ref().ok_or_else(missing)?;
     let linux = spec.linux().as_ref();
     let asked = asked_propagation(linux)?;
@@ -263,7 +263,7 @@ impl RootfsPlan {
                 });
                 if inside.is_some() && bind.idmap.is_some() {
                     let message = "an idmapped mount of what an earlier mount brings is not yet supported";
-                    return Err(Error::new("mount-idmap", message).field(step.field.member("source")));
+                    return Err(Error::new(ErrorKind::MountIdmap, message).field(step.field.member("source")));
                 }
                 bind.source = match inside {
                     Some(from) => Source::Inside(path.clone(), from),
@@ -318,7 +318,7 @@ fn asked_propagation(linux: Option<&Linux>) -> Result<Option<(u64, bool)>> {
         "shared" => propagation::SHARED,
         "unbindable" => propagation::UNBINDABLE,
         _ => {
-            return Err(Error::new("propagation-unknown", format!("unknown propagation {wanted:?}"))
+            return Err(Error::new(ErrorKind::PropagationUnknown, format!("unknown propagation {wanted:?}"))
                 .hint("use private, slave, shared or unbindable, or one of them with an r before it")
                 .field(Field::named("linux.rootfsPropagation")));
         }
@@ -377,7 +377,7 @@ fn after_pivot(spec: &Spec, context: mounts::Context<'_>) -> Result<Vec<Step>> {
             let field = Field::item(name, index);
             let at = InRoot::new(path).map_err(|error| error.field(field.clone()))?;
             if at.is_root() && name == "linux.maskedPaths" {
-                return Err(Error::new("mask-root", "/ cannot be hidden").field(field));
+                return Err(Error::new(ErrorKind::MaskRoot, "/ cannot be hidden").field(field));
             }
             if seen.insert(at.to_string()) {
                 after.push(Step { op: op(at), field, fallback: None });

@@ -3,7 +3,7 @@
 use hull_sys::limits::Scheduler;
 use oci_spec::runtime::{IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process};
 
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 /// `process.scheduler` as the argument of `sched_setattr(2)`.
 pub fn plan(process: &Process) -> Result<Option<Scheduler>> {
@@ -29,7 +29,7 @@ pub fn plan(process: &Process) -> Result<Option<Scheduler>> {
             F::SchedFlagKeepParams => 0x10,
             F::SchedFlagUtilClampMin | F::SchedFlagUtilClampMax => {
                 return Err(Error::new(
-                    "scheduler-flag",
+                    ErrorKind::SchedulerFlag,
                     "utilisation clamps are not supported: the spec has no values for them",
                 )
                 .field(Field::item("process.scheduler.flags", index)));
@@ -37,7 +37,7 @@ pub fn plan(process: &Process) -> Result<Option<Scheduler>> {
         };
     }
     let priority = u32::try_from(wanted.priority().unwrap_or(0)).map_err(|_negative| {
-        Error::new("scheduler", "is negative").field(Field::named("process.scheduler.priority"))
+        Error::new(ErrorKind::Scheduler, "is negative").field(Field::named("process.scheduler.priority"))
     })?;
     Ok(Some(Scheduler {
         size: 0,
@@ -61,7 +61,10 @@ pub fn plan_io_priority(process: &Process) -> Result<Option<u32>> {
     };
     match u32::try_from(wanted.priority()) {
         Ok(priority @ 0..=7) => Ok(Some(class << 13 | priority)),
-        _ => Err(Error::new("io-priority", format!("{} is not a priority from 0 to 7", wanted.priority()))
-            .field(Field::named("process.ioPriority.priority"))),
+        _ => Err(Error::new(
+            ErrorKind::IoPriority,
+            format!("{} is not a priority from 0 to 7", wanted.priority()),
+        )
+        .field(Field::named("process.ioPriority.priority"))),
     }
 }

@@ -1,10 +1,10 @@
 //! Owns the seccomp part of the plan: the filter that `hull-seccomp` compiles, and its errors with their fields of
 //! config.json. `plan` makes it, `apply` loads it, `hull plan` prints it, `exec` reads it back.
 
-use hull_seccomp::{Compiled, ErrorKind, Filter};
+use hull_seccomp::{Compiled, Filter};
 use oci_spec::runtime::LinuxSeccomp;
 
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 
 /// Compiles the profile for this machine into a filter under which the program can be started. Answers what was left
 /// out or looks mistaken, too.
@@ -32,7 +32,7 @@ impl From<hull_seccomp::Error> for Error {
             "" => Field::named("linux.seccomp"),
             below => Field::named("linux.seccomp").member(below),
         };
-        let error = Self::new(code(found.kind), found.message).field(field);
+        let error = Self::new(kind(found.kind), found.message).field(field);
         match found.hint {
             Some(hint) => error.hint(hint),
             None => error,
@@ -40,20 +40,21 @@ impl From<hull_seccomp::Error> for Error {
     }
 }
 
-fn code(kind: ErrorKind) -> &'static str {
+fn kind(kind: hull_seccomp::ErrorKind) -> ErrorKind {
+    use hull_seccomp::ErrorKind as Found;
     match kind {
-        ErrorKind::Machine => "seccomp-machine",
-        ErrorKind::Flag => "seccomp-flag",
-        ErrorKind::Notify => "seccomp-notify",
-        ErrorKind::NotifyUnsupported => "seccomp-notify-unsupported",
-        ErrorKind::Names => "seccomp-names",
-        ErrorKind::Arg => "seccomp-arg",
-        ErrorKind::Errno => "seccomp-errno",
-        ErrorKind::ErrnoUnused => "seccomp-errno-unused",
-        ErrorKind::UnknownNames => "seccomp-unknown-names",
-        ErrorKind::Conflict => "seccomp-conflict",
-        ErrorKind::TooLarge => "seccomp-too-large",
-        ErrorKind::Start => "seccomp-start",
-        ErrorKind::Bytes => "seccomp-bytes",
+        Found::Machine => ErrorKind::SeccompMachine,
+        Found::Flag => ErrorKind::SeccompFlag,
+        Found::Notify => ErrorKind::SeccompNotify,
+        Found::NotifyUnsupported => ErrorKind::SeccompNotifyUnsupported,
+        Found::Names => ErrorKind::SeccompNames,
+        Found::Arg => ErrorKind::SeccompArg,
+        Found::Errno => ErrorKind::SeccompErrno,
+        Found::ErrnoUnused => ErrorKind::SeccompErrnoUnused,
+        Found::UnknownNames => ErrorKind::SeccompUnknownNames,
+        Found::Conflict => ErrorKind::SeccompConflict,
+        Found::TooLarge => ErrorKind::SeccompTooLarge,
+        Found::Start => ErrorKind::SeccompStart,
+        Found::Bytes => ErrorKind::SeccompBytes,
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::shape::{Absent, Member, Shape, Words};
 use super::span::child;
 use super::warnings::{Warnings, short};
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 
 /// Drops what the spec says to drop, each with a warning; refuses the first value that has the wrong shape.
 pub(super) fn fit(value: &mut Value, shape: &Shape, root: &str) -> Result<Warnings> {
@@ -50,7 +50,7 @@ fn find_unknown(value: &Value, shape: &Shape, at: Option<&Field>, found: &mut Wa
 }
 
 fn unknown_key(members: &[Member], at: Option<&Field>, key: &str) -> Warning {
-    let warning = Warning::new("unknown-field", "the runtime spec has no such field; it is ignored")
+    let warning = Warning::new(ErrorKind::UnknownField, "the runtime spec has no such field; it is ignored")
         .field(child(at, key));
     match members.iter().find(|m| m.name.eq_ignore_ascii_case(key)) {
         Some(member) => warning.hint(format!("the field in the spec is `{}`, and case matters", member.name)),
@@ -119,8 +119,9 @@ impl Fit {
         let drop = match (&member.shape, &*value) {
             (Shape::Other, _) => true,
             (_, Value::Null) => {
-                self.warnings
-                    .add(|| Warning::new("null-field", "null is treated as absent").field(field.clone()));
+                self.warnings.add(|| {
+                    Warning::new(ErrorKind::NullField, "null is treated as absent").field(field.clone())
+                });
                 true
             }
             // Go writes an unset word as the empty string.
@@ -140,7 +141,7 @@ impl Fit {
         match member.absent {
             Absent::Fine => {}
             Absent::Refuse => {
-                return Err(Error::new("config-field-missing", "is required by the spec but missing")
+                return Err(Error::new(ErrorKind::ConfigFieldMissing, "is required by the spec but missing")
                     .field(field.clone()));
             }
             Absent::Default(json) => {
@@ -148,7 +149,7 @@ impl Fit {
                 object.insert(member.name.to_owned(), value);
                 self.warnings.add(|| {
                     let message = format!("is missing: {json} is used instead");
-                    Warning::new("config-field-missing", message).field(field.clone())
+                    Warning::new(ErrorKind::ConfigFieldMissing, message).field(field.clone())
                 });
             }
         }
@@ -190,7 +191,7 @@ impl Fit {
                     Warning {
                         field: at.map(|f| f.index(index)),
                         hint,
-                        ..Warning::new("unknown-value", message)
+                        ..Warning::new(ErrorKind::UnknownValue, message)
                     }
                 });
             }
@@ -216,7 +217,7 @@ fn word(value: &mut Value, words: &Words, at: Option<&Field>) -> Result<()> {
             || format!("must be one of {}", words.known.join(", ")),
             |known| format!("did you mean {known}?"),
         );
-        return Err(named("config-value", format!("invalid {} {text:?}", words.what), at).hint(hint));
+        return Err(named(ErrorKind::ConfigValue, format!("invalid {} {text:?}", words.what), at).hint(hint));
     }
     if let Some((_, theirs)) = MISSPELT.iter().find(|(ours, _)| ours == text) {
         *value = Value::from(*theirs);
@@ -256,7 +257,7 @@ fn cpu_list(value: &Value, at: Option<&Field>) -> Result<()> {
     if list.split(',').all(is_range) {
         return Ok(());
     }
-    Err(named("config-value", format!("must be CPU numbers and ranges like 0-3,7, is {list:?}"), at))
+    Err(named(ErrorKind::ConfigValue, format!("must be CPU numbers and ranges like 0-3,7, is {list:?}"), at))
 }
 
 fn expect_number(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) -> Result<()> {
@@ -264,7 +265,7 @@ fn expect_number(fits: bool, value: &Value, wanted: &str, at: Option<&Field>) ->
         return Ok(());
     }
     if let Value::Number(number) = value {
-        return Err(named("config-value", format!("must be {wanted}, is {number}"), at));
+        return Err(named(ErrorKind::ConfigValue, format!("must be {wanted}, is {number}"), at));
     }
     Err(wrong_type(value, wanted, at))
 }
@@ -282,11 +283,11 @@ fn wrong_type(value: &Value, wanted: &str, at: Option<&Field>) -> Error {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    named("config-type", format!("must be {wanted}, is {found}"), at)
+    named(ErrorKind::ConfigType, format!("must be {wanted}, is {found}"), at)
 }
 
-fn named(code: &'static str, message: String, at: Option<&Field>) -> Error {
-    let error = Error::new(code, short(message));
+fn named(kind: ErrorKind, message: String, at: Option<&Field>) -> Error {
+    let error = Error::new(kind, short(message));
     match at {
         Some(field) => error.field(field.clone()),
         None => error,

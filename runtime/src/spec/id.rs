@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The longest id: one path component (`NAME_MAX`).
 const MAX_BYTES: usize = 255;
@@ -18,8 +18,12 @@ impl ContainerId {
     pub fn parse(id: &str) -> Result<Self> {
         match refusal(id) {
             None => Ok(Self(id.to_owned())),
-            Some(reason) => Err(Error::new("container-id", format!("invalid container ID format: {reason}"))
-                .hint("an ID has 1 to 255 characters from A-Z a-z 0-9 _ + - . and is neither `.` nor `..`")),
+            Some(reason) => {
+                Err(Error::new(ErrorKind::ContainerId, format!("invalid container ID format: {reason}"))
+                    .hint(
+                        "an ID has 1 to 255 characters from A-Z a-z 0-9 _ + - . and is neither `.` nor `..`",
+                    ))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! It may not open, stat or write anything but the file it is given, which may be anything: a pipe is polled. `cli` calls it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::scan::{Found, Refusal, scan};
 use super::shape::{self, Shape};
 use super::warnings::Warnings;
 use super::{fit, span};
-use crate::error::{Error, Field, Location, Result, Warning, io_words, words};
+use crate::error::{Error, ErrorKind, Field, Location, Result, Warning, io_words, words};
 
 /// The largest file read; engines write 3 to 20 KiB.
 pub const MAX_BYTES: usize = 8 << 20;
@@ -147,7 +147,7 @@ impl Source {
     }
 
     fn missing(&self, field: Field) -> Error {
-        let error = Error::new("config-field-missing", "is required by the spec but missing");
+        let error = Error::new(ErrorKind::ConfigFieldMissing, "is required by the spec but missing");
         self.point(error.field(field))
     }
 
@@ -184,10 +184,10 @@ impl Source {
 
 /// Reads the whole file; a regular one with a single `read`.
 fn read(mut file: File, file_name: &str) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::new("config-read", format!("read {file_name}: {e}"));
+    let failed = |e: std::io::Error| Error::new(ErrorKind::ConfigRead, format!("read {file_name}: {e}"));
     let too_large = || {
         let limit = MAX_BYTES >> 20;
-        Error::new("config-too-large", format!("{file_name} is larger than {limit} MiB"))
+        Error::new(ErrorKind::ConfigTooLarge, format!("{file_name} is larger than {limit} MiB"))
             .hint("a config.json is usually a few dozen KiB: is this the right file?")
     };
     let meta = file.metadata().map_err(failed)?;
@@ -216,7 +216,7 @@ const SILENCE_MS: i32 = 10_000;
 /// Reads a pipe (`--resources -`, `<(...)`) to its end; `None` when it is too large. One that does not answer is
 /// not waited for.
 fn read_stream(mut file: &File, file_name: &str) -> Result<Option<Vec<u8>>> {
-    let failed = |why: String| Error::new("config-read", format!("read {file_name}: {why}"));
+    let failed = |why: String| Error::new(ErrorKind::ConfigRead, format!("read {file_name}: {why}"));
     let mut bytes = Vec::new();
     let mut chunk = [0; 8192];
     // A fifo that nobody has opened for writing is at its end, which only a read tells.
@@ -233,7 +233,8 @@ fn read_stream(mut file: &File, file_name: &str) -> Result<Option<Vec<u8>>> {
         match file.read(&mut chunk) {
             Ok(0) => return Ok(Some(bytes)),
             Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => {}
             Err(e) => return Err(failed(io_words(&e))),
         }
         if bytes.len() > MAX_BYTES {
@@ -276,7 +277,7 @@ fn check_text(source: &Source) -> Result<()> {
         [b't' | b'f' | b'n', ..] => "must be an object".to_owned(),
         [other, ..] => format!("is not JSON: it begins with byte {other:#04x}"),
     };
-    Err(Error::new("config-syntax", format!("{file} {found}")).at(source.at(start.unwrap_or(0))))
+    Err(Error::new(ErrorKind::ConfigSyntax, format!("{file} {found}")).at(source.at(start.unwrap_or(0))))
 }
 
 fn refused(source: &Source, refusal: Refusal) -> Error {
@@ -286,13 +287,15 @@ fn refused(source: &Source, refusal: Refusal) -> Error {
     {
         return syntax_error(source, &e);
     }
-    let (code, message, byte) = match refusal {
-        Refusal::Depth(at) => ("config-depth", format!("is nested deeper than {MAX_DEPTH} levels"), at),
-        Refusal::Many(at) => ("config-values", format!("has more than {MAX_VALUES} values"), at),
-        Refusal::Nul(at) => ("config-nul", "contains a NUL byte (\\u0000)".to_owned(), at),
-        Refusal::Duplicate(at) => ("config-duplicate", "is given twice".to_owned(), at),
+    let (kind, message, byte) = match refusal {
+        Refusal::Depth(at) => {
+            (ErrorKind::ConfigDepth, format!("is nested deeper than {MAX_DEPTH} levels"), at)
+        }
+        Refusal::Many(at) => (ErrorKind::ConfigValues, format!("has more than {MAX_VALUES} values"), at),
+        Refusal::Nul(at) => (ErrorKind::ConfigNul, "contains a NUL byte (\\u0000)".to_owned(), at),
+        Refusal::Duplicate(at) => (ErrorKind::ConfigDuplicate, "is given twice".to_owned(), at),
     };
-    let error = Error::new(code, message).at(source.at(byte));
+    let error = Error::new(kind, message).at(source.at(byte));
     let field = match refusal {
         // 64 levels make a long name: the outermost says enough.
         Refusal::Depth(_) | Refusal::Many(_) => span::field_at(&source.bytes, source.document.root, byte)
@@ -336,8 +339,10 @@ fn syntax_error(source: &Source, error: &serde_json::Error) -> Error {
     let near =
         source.bytes.get(byte.saturating_sub(1)..(byte + 1).min(source.bytes.len())).unwrap_or_default();
     let file = &source.file;
-    let refused =
-        Error::new("config-syntax", format!("{file} is not valid JSON: {} (byte {byte})", sentence(error)));
+    let refused = Error::new(
+        ErrorKind::ConfigSyntax,
+        format!("{file} is not valid JSON: {} (byte {byte})", sentence(error)),
+    );
     let refused = refused.at(source.at(byte.min(source.bytes.len().saturating_sub(1))));
     match near {
         _ if error.is_eof() => refused.hint("the file is truncated: was it written completely?"),
@@ -349,7 +354,7 @@ fn syntax_error(source: &Source, error: &serde_json::Error) -> Error {
 /// What serde says about a value that the table did not refuse: only a rule inside oci-spec itself can do that.
 fn type_error(source: &Source, error: &serde_json::Error) -> Error {
     let byte = span::offset(&source.bytes, error.line(), error.column());
-    let refused = Error::new("config-type", sentence(error)).at(source.at(byte));
+    let refused = Error::new(ErrorKind::ConfigType, sentence(error)).at(source.at(byte));
     match span::field_at(&source.bytes, source.document.root, byte) {
         Some(field) => refused.field(field),
         None => refused,
@@ -370,7 +375,7 @@ fn root_destinations(loaded: &mut Loaded<Spec>) {
             let message =
                 format!("{} is not absolute: {} is used", destination.display(), absolute.display());
             let field = Field::item("mounts", index).member("destination");
-            Warning::new("mount-destination-relative", message).field(field)
+            Warning::new(ErrorKind::MountDestinationRelative, message).field(field)
         });
         mount.set_destination(absolute);
     }

@@ -2,7 +2,7 @@
 //! It decides nothing about the file. `load`, `fit` and `check` call it.
 
 use super::load::Source;
-use crate::error::Warning;
+use crate::error::{ErrorKind, Warning};
 
 /// The most warnings told one by one: each place costs a walk through the file, and a hostile file has millions.
 pub const MAX_WARNINGS: usize = 32;
@@ -27,7 +27,10 @@ impl Warnings {
     pub(super) fn tell(self, source: &Source) -> Vec<Warning> {
         let mut told: Vec<Warning> = self.told.into_iter().map(|warning| source.point(warning)).collect();
         if self.others > 0 {
-            told.push(Warning::new("more-warnings", format!("{} more warnings of this kind", self.others)));
+            told.push(Warning::new(
+                ErrorKind::MoreWarnings,
+                format!("{} more warnings of this kind", self.others),
+            ));
         }
         told
     }

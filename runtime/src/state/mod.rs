@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use hull_sys::open::{self, How};
 use hull_sys::{Errno, fs, socket};
 
-use crate::error::{Error, Result, words};
+use crate::error::{Error, ErrorKind, Result, words};
 use crate::spec::ContainerId;
 use crate::spec::state::Status;
 pub use identity::Identity;
@@ -79,7 +79,7 @@ impl StateRoot {
     fn name_of(&self, id: &ContainerId) -> Result<CString> {
         let path = self.path.join(id.as_str());
         CString::new(path.as_os_str().as_bytes())
-            .map_err(|_nul| Error::new("nul-byte", "the path of the state root contains a NUL byte"))
+            .map_err(|_nul| Error::new(ErrorKind::NulByte, "the path of the state root contains a NUL byte"))
     }
 
     /// Makes and locks the directory of a new container.
@@ -105,16 +105,15 @@ impl StateRoot {
         self.take(id).inspect_err(|error| {
             // What could not be taken is not left behind, unless it is another's by now.
             let _removed =
-                error.code != "id-in-use" && std::fs::remove_dir(self.path.join(id.as_str())).is_ok();
+                error.kind != ErrorKind::IdInUse && std::fs::remove_dir(self.path.join(id.as_str())).is_ok();
         })
     }
 
     /// Locks a directory that was made just now.
     fn take(&self, id: &ContainerId) -> Result<Locked> {
-        let dir = self.open(id).map_err(|error| match error.code {
-            "container-missing" => swept(id),
-            _ => error,
-        })?;
+        let dir = self
+            .open(id)
+            .map_err(|error| if error.kind == ErrorKind::ContainerMissing { swept(id) } else { error })?;
         let locked = dir.lock()?;
         // Between the making and the lock the empty directory may have been swept away, and made again by
         // another create, whose it then is.
@@ -129,7 +128,7 @@ impl StateRoot {
 
     fn unusable(&self, why: &str) -> Error {
         Error::new(
-            "root-unusable",
+            ErrorKind::RootUnusable,
             format!("use the state root {}: {}", self.path.display(), why.to_lowercase()),
         )
         .hint("choose another one with --root")
@@ -172,16 +171,16 @@ fn make_dir(path: &CStr) -> hull_sys::Result<()> {
 }
 
 fn in_use(id: &ContainerId) -> Error {
-    Error::new("id-in-use", format!("container with given ID already exists: {id}"))
+    Error::new(ErrorKind::IdInUse, format!("container with given ID already exists: {id}"))
         .hint(format!("choose another ID, or delete the existing container: hull delete --force {id}"))
 }
 
 fn swept(id: &ContainerId) -> Error {
-    Error::new("id-in-use", format!("container {id} was deleted while it was being created"))
+    Error::new(ErrorKind::IdInUse, format!("container {id} was deleted while it was being created"))
 }
 
 fn missing(id: &ContainerId) -> Error {
-    Error::new("container-missing", format!("container does not exist: {id}"))
+    Error::new(ErrorKind::ContainerMissing, format!("container does not exist: {id}"))
         .hint("hull list shows the existing containers")
 }
 
@@ -204,7 +203,7 @@ impl StateDir {
             self.id,
             PATIENCE.as_secs()
         );
-        Err(Error::new("container-busy", message)
+        Err(Error::new(ErrorKind::ContainerBusy, message)
             .hint(format!("a hook may be hanging; hull delete --force {} kills it", self.id)))
     }
 
@@ -218,7 +217,7 @@ impl StateDir {
         }
         let message =
             format!("container {} is busy, and the command that holds it cannot be killed", self.id);
-        Err(Error::new("container-busy", message)
+        Err(Error::new(ErrorKind::ContainerBusy, message)
             .hint("the FLOCK lines of /proc/locks show which process holds the lock"))
     }
 
@@ -232,7 +231,10 @@ impl StateDir {
                 Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
                 Err(Errno::EWOULDBLOCK) => return Ok(false),
                 Err(errno) => {
-                    return Err(Error::new("lock", format!("lock container {}: {}", self.id, words(errno))));
+                    return Err(Error::new(
+                        ErrorKind::Lock,
+                        format!("lock container {}: {}", self.id, words(errno)),
+                    ));
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(5));
@@ -240,7 +242,8 @@ impl StateDir {
     }
 
     fn is_gone(&self) -> Result<bool> {
-        let stat = fs::stat(self.dir.as_fd()).map_err(|errno| Error::new("internal", words(errno)))?;
+        let stat =
+            fs::stat(self.dir.as_fd()).map_err(|errno| Error::new(ErrorKind::Internal, words(errno)))?;
         Ok(stat.links == 0)
     }
 
@@ -258,7 +261,7 @@ impl StateDir {
             let file = self.path().join("state.json");
             let message =
                 format!("container {}: the record {} is unreadable: {why}", self.id, file.display());
-            Error::new("state-corrupt", message).hint(format!(
+            Error::new(ErrorKind::StateCorrupt, message).hint(format!(
                 "hull delete --force {} cleans up from the record that create wrote first",
                 self.id
             ))
@@ -276,7 +279,7 @@ impl StateDir {
             return missing(&self.id);
         }
         let message = format!("container {} has no record: create did not finish", self.id);
-        Error::new("state-missing", message).hint(format!("hull delete --force {}", self.id))
+        Error::new(ErrorKind::StateMissing, message).hint(format!("hull delete --force {}", self.id))
     }
 
     /// The process of the config, as text.
@@ -284,7 +287,8 @@ impl StateDir {
     /// # Errors
     /// When there is none.
     pub fn process(&self) -> Result<Vec<u8>> {
-        let none = || Error::new("state-missing", format!("container {} has no saved process", self.id));
+        let none =
+            || Error::new(ErrorKind::StateMissing, format!("container {} has no saved process", self.id));
         self.read(PROCESS)?.ok_or_else(none)
     }
 
@@ -298,7 +302,7 @@ impl StateDir {
         };
         let short = || {
             Error::new(
-                "state-corrupt",
+                ErrorKind::StateCorrupt,
                 format!("container {}: its saved seccomp filter is truncated", self.id),
             )
         };
@@ -310,7 +314,7 @@ impl StateDir {
         let failed = |why: &str| {
             let name = name.to_string_lossy();
             Error::new(
-                "state-unreadable",
+                ErrorKind::StateUnreadable,
                 format!("read {name} of container {}: {}", self.id, why.to_lowercase()),
             )
         };
@@ -407,7 +411,7 @@ impl Locked {
     fn unwritable(&self, name: &CStr, why: &str) -> Error {
         let path = self.dir.path();
         Error::new(
-            "state-unwritable",
+            ErrorKind::StateUnwritable,
             format!("write {}/{}: {}", path.display(), name.to_string_lossy(), why.to_lowercase()),
         )
     }
@@ -436,7 +440,7 @@ impl Locked {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::new(
-                "state-unremovable",
+                ErrorKind::StateUnremovable,
                 format!("remove {}: {}", path.display(), error.to_string().to_lowercase()),
             )),
         }

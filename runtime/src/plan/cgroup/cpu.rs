@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxCpu;
 
 use super::Version;
 use super::limits::{Limits, Place};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 const CPU: Field = Field::named("linux.resources.cpu");
 /// The kernel's bounds of `cpu.shares` (`MIN_SHARES`, `MAX_SHARES`).
@@ -108,7 +108,7 @@ fn check_shares(shares: u64) -> Result<()> {
         n if n > *SHARES.end() => format!("the maximum allowed cpu-shares is {}", SHARES.end()),
         _ => return Ok(()),
     };
-    Err(Error::new("cpu-shares", bound).field(CPU.member("shares")))
+    Err(Error::new(ErrorKind::CpuShares, bound).field(CPU.member("shares")))
 }
 
 fn v2(cpu: &LinuxCpu, place: Place, limits: &mut Limits) {

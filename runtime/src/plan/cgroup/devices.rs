@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::limits::{Limits, Place};
 use super::{CgroupRequest, Denied, DeviceProgram, Version};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 mod program;
 
@@ -49,7 +49,7 @@ pub(super) fn plan(
     let place = limits.find("devices", "devices").or_else(|| limits.unified());
     let Some(place) = place else {
         let text = "no devices cgroup is mounted: device rules cannot be enforced";
-        let error = Error::new("cgroup-devices-missing", text).field(DEVICES_FIELD);
+        let error = Error::new(ErrorKind::CgroupDevicesMissing, text).field(DEVICES_FIELD);
         return if request.rootless { Ok(None) } else { Err(error) };
     };
     match place.version {
@@ -205,7 +205,7 @@ fn policy(linux: Option<&Linux>) -> Result<Policy> {
 }
 
 fn add(policy: &mut Policy, rule: &LinuxDeviceCgroup, field: &Field) -> Result<()> {
-    let refuse = |text: String, name| Error::new("device-rule", text).field(field.member(name));
+    let refuse = |text: String, name| Error::new(ErrorKind::DeviceRule, text).field(field.member(name));
     let text = rule.access().as_deref().unwrap_or_default();
     if text.is_empty() {
         return Err(refuse("device access cannot be empty".to_owned(), "access"));
@@ -236,7 +236,7 @@ fn add(policy: &mut Policy, rule: &LinuxDeviceCgroup, field: &Field) -> Result<(
 
 fn unsupported(what: Match, access: Access, why: &str, field: Field) -> Error {
     let text = format!("requested rule \"{what} {access}\" not supported by devices cgroup: {why}");
-    Error::new("device-rule", text).field(field)
+    Error::new(ErrorKind::DeviceRule, text).field(field)
 }
 
 fn v1_writes(policy: &Policy, place: Place, limits: &mut Limits, rootless: bool) {

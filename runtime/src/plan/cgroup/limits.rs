@@ -10,7 +10,7 @@ use super::{
     CgroupDir, CgroupPlan, Denied, DeviceProgram, Driver, InForce, Invalid, Missing, Tolerance, UsageCheck,
     Version, When, Write, block_io, cpu, memory, other,
 };
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 use hull_cgroup::Hierarchies;
 
 /// Where a controller is.
@@ -119,7 +119,7 @@ impl Limits {
     }
 
     pub(super) fn ignored(&mut self, field: Field, why: &str) {
-        self.warnings.push(Warning::new("cgroup-limit-ignored", why).field(field));
+        self.warnings.push(Warning::new(ErrorKind::CgroupLimitIgnored, why).field(field));
     }
 
     pub(super) fn finish(self, devices: Option<DeviceProgram>, denied: Option<Tolerance>) -> CgroupPlan {
@@ -142,7 +142,7 @@ pub(super) fn missing(controller: &str, field: &Field) -> Error {
         "cannot set {controller} limit: container could not join or create cgroup: \
          no {controller} controller is mounted"
     );
-    Error::new("cgroup-controller-missing", text).field(field.clone())
+    Error::new(ErrorKind::CgroupControllerMissing, text).field(field.clone())
 }
 
 impl Place {

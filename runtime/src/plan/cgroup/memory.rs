@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxMemory;
 
 use super::limits::{Limits, Place};
 use super::{InForce, UsageCheck, Version, When};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 const MEMORY: Field = Field::named("linux.resources.memory");
 /// Limits below this are set when the set-up is done: building a container (page tables, mounts, network
@@ -68,10 +68,10 @@ impl Asked {
         for (name, value) in [("limit", self.limit), ("swap", self.swap), ("reservation", self.reservation)] {
             if let Some(value) = value.filter(|value| *value < -1) {
                 let text = format!("invalid memory value: {value}");
-                return Err(Error::new("memory-limit", text).field(MEMORY.member(name)));
+                return Err(Error::new(ErrorKind::MemoryLimit, text).field(MEMORY.member(name)));
             }
         }
-        let swap = |text: &str| Err(Error::new("memory-swap", text).field(MEMORY.member("swap")));
+        let swap = |text: &str| Err(Error::new(ErrorKind::MemorySwap, text).field(MEMORY.member("swap")));
         match (self.limit, self.swap) {
             (_, None | Some(-1)) | (Some(-1), _) => Ok(()),
             (None, Some(_)) => swap("unable to set swap limit without memory limit"),
@@ -130,7 +130,7 @@ fn v1(asked: &Asked, memory: &LinuxMemory, place: Place, limits: &mut Limits) ->
         let field = MEMORY.member("swappiness");
         if swappiness > 100 {
             let text = format!("invalid memory swappiness value: {swappiness} (valid range is 0-100)");
-            return Err(Error::new("memory-swappiness", text).field(field));
+            return Err(Error::new(ErrorKind::MemorySwappiness, text).field(field));
         }
         limits.push(place.write("memory", "memory.swappiness", swappiness, &field));
     }

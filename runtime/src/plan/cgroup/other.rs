@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxNetwork, LinuxPids, LinuxRdma};
 
 use super::limits::{Limits, Place};
 use super::{Version, Write};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 
 const PIDS: Field = Field::named("linux.resources.pids.limit");
 const HUGEPAGES: &str = "linux.resources.hugepageLimits";
@@ -64,7 +64,7 @@ fn page_size<'a>(size: &'a str, field: &Field) -> Result<&'a str> {
         return Ok(size);
     }
     let text = format!("invalid hugepage size \"{size}\" (expected a number and KB, MB or GB)");
-    Err(Error::new("hugepage-size", text).field(field.member("pageSize")))
+    Err(Error::new(ErrorKind::HugepageSize, text).field(field.member("pageSize")))
 }
 
 /// `config-linux.md#rdma`, in the order of the device names.
@@ -117,7 +117,7 @@ pub(super) fn unified(files: &HashMap<String, String>, limits: &mut Limits) -> R
         let field = Field::entry(UNIFIED, file);
         let Some(place) = limits.unified().filter(|_| limits.unified_mode()) else {
             let text = "invalid configuration: cannot use unified on cgroup v1";
-            return Err(Error::new("unified-on-v1", text).field(field));
+            return Err(Error::new(ErrorKind::UnifiedOnV1, text).field(field));
         };
         let controller = unified_file(file, &field, limits)?;
         for line in value.split('\n').filter(|line| !line.is_empty()) {
@@ -129,7 +129,7 @@ pub(super) fn unified(files: &HashMap<String, String>, limits: &mut Limits) -> R
 
 /// The controller of a file that `unified` may name.
 fn unified_file<'a>(file: &'a str, field: &Field, limits: &Limits) -> Result<&'a str> {
-    let refuse = |text| Err(Error::new("unified-file", text).field(field.clone()));
+    let refuse = |text| Err(Error::new(ErrorKind::UnifiedFile, text).field(field.clone()));
     if file.contains('/') {
         return refuse(format!("unified resource \"{file}\" must be a file name (no slashes)"));
     }

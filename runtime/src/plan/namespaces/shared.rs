@@ -4,7 +4,7 @@
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Spec};
 
-use crate::error::{Error, Field};
+use crate::error::{Error, ErrorKind, Field};
 use crate::spec::check::{is_ipc_key, is_network_key};
 
 /// The error for a namespace of this kind that is the caller's own; `None` when that would do no harm.
@@ -12,7 +12,7 @@ pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Op
     match kind {
         // All that is done to file systems would be done to the host's.
         Ns::Mount => Some(
-            Error::new("namespace-own", "this is the mount namespace of hull itself")
+            Error::new(ErrorKind::NamespaceOwn, "this is the mount namespace of hull itself")
                 .hint("remove the path: the container needs its own mount namespace")
                 .field(field.clone()),
         ),
@@ -26,7 +26,7 @@ pub(super) fn refusal(kind: Ns, spec: &Spec, linux: &Linux, field: &Field) -> Op
         // A hierarchy mounted from there shows all cgroups of the host.
         Ns::Cgroup => spec.mounts().iter().flatten().position(is_cgroup).map(|index| {
             Error::new(
-                "namespace-own",
+                ErrorKind::NamespaceOwn,
                 "the cgroup namespace to join is the host's: all host cgroups would be visible",
             )
             .hint("remove the namespace from linux.namespaces to share the host's")
@@ -45,7 +45,7 @@ fn uts(spec: &Spec, linux: &Linux) -> Option<Error> {
     if let Some((name, _)) = names.iter().find(|(_, value)| value.as_ref().is_some_and(|v| !v.is_empty())) {
         let message = format!("unable to set {name}: the UTS namespace to join is the host's");
         return Some(
-            Error::new("uts-namespace-missing", message)
+            Error::new(ErrorKind::UtsNamespaceMissing, message)
                 .hint("give the container its own UTS namespace")
                 .field(Field::named(name)),
         );
@@ -61,7 +61,7 @@ fn key(linux: &Linux, is_meant: fn(&str) -> bool) -> Option<(&str, Field)> {
 }
 
 fn sysctl(message: String, field: Field) -> Error {
-    Error::new("sysctl-not-namespaced", message)
+    Error::new(ErrorKind::SysctlNotNamespaced, message)
         .hint("the namespace that the config joins is the host's")
         .field(field)
 }

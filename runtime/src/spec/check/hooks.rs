@@ -5,7 +5,7 @@ use oci_spec::runtime::{Hook, Hooks};
 
 use super::at::At;
 use super::refuse;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 pub(super) fn check(hooks: Option<&Hooks>) -> Result<()> {
     let Some(hooks) = hooks else { return Ok(()) };
@@ -28,11 +28,11 @@ pub(super) fn check(hooks: Option<&Hooks>) -> Result<()> {
 fn check_hook(hook: &Hook, at: At<'_>) -> Result<()> {
     let path = hook.path();
     if path.as_os_str().is_empty() {
-        return Err(refuse("hook-path", at.member("path"), "hook path must not be empty"));
+        return Err(refuse(ErrorKind::HookPath, at.member("path"), "hook path must not be empty"));
     }
     if !path.is_absolute() {
         return Err(refuse(
-            "hook-path",
+            ErrorKind::HookPath,
             at.member("path"),
             format!("hook path {} must be absolute", path.display()),
         ));
@@ -41,7 +41,9 @@ fn check_hook(hook: &Hook, at: At<'_>) -> Result<()> {
         && timeout <= 0
     {
         let message = format!("hook timeout must be greater than zero, is {timeout}");
-        return Err(refuse("hook-timeout", at.member("timeout"), message).hint("remove it for no timeout"));
+        return Err(
+            refuse(ErrorKind::HookTimeout, at.member("timeout"), message).hint("remove it for no timeout")
+        );
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 use super::at::At;
 use super::process::NO_ID;
 use super::{Namespaces, refuse};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Lines in a `uid_map` (user_namespaces(7), since Linux 4.15).
 const MAX_LINES: usize = 340;
@@ -20,18 +20,18 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
         let mappings = mappings.as_deref().unwrap_or_default();
         if !owned.has(LinuxNamespaceType::User) && !mappings.is_empty() {
             let message = "User namespace mappings specified, but USER namespace isn't enabled in the config";
-            return Err(refuse("user-namespace-missing", field, message)
+            return Err(refuse(ErrorKind::UserNamespaceMissing, field, message)
                 .hint("add {\"type\": \"user\"} to linux.namespaces, or remove the mappings"));
         }
         // With a path the mappings are those of the namespace joined; containerd and CRI-O write both.
         if owned.makes(LinuxNamespaceType::User) && mappings.is_empty() {
             let message = format!("user namespaces enabled, but no {kind} mappings found");
-            return Err(refuse("id-mappings-missing", field, message));
+            return Err(refuse(ErrorKind::IdMappingsMissing, field, message));
         }
         check_lines(field, mappings)?;
         if owned.makes(LinuxNamespaceType::User) && !mappings.iter().any(|one| one.container_id() == 0) {
             let message = format!("no mapping found for {kind} 0, which is needed to set up a container");
-            return Err(refuse("id-mapping-root", field, message).hint(
+            return Err(refuse(ErrorKind::IdMappingRoot, field, message).hint(
                 "map ID 0 of the container to an ID of the host, even if the process runs as another user",
             ));
         }
@@ -43,12 +43,16 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
 pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<()> {
     if mappings.len() > MAX_LINES {
         let message = format!("{} mappings, and the kernel accepts at most {MAX_LINES}", mappings.len());
-        return Err(refuse("id-mappings-many", field, message));
+        return Err(refuse(ErrorKind::IdMappingsMany, field, message));
     }
     for (index, mapping) in mappings.iter().enumerate() {
         let at = field.index(index);
         if mapping.size() == 0 {
-            return Err(refuse("id-mapping-empty", at.member("size"), "a mapping of size 0 maps nothing"));
+            return Err(refuse(
+                ErrorKind::IdMappingEmpty,
+                at.member("size"),
+                "a mapping of size 0 maps nothing",
+            ));
         }
         for (name, first) in [("containerID", mapping.container_id()), ("hostID", mapping.host_id())] {
             if first == NO_ID || first.checked_add(mapping.size()).is_none() {
@@ -57,7 +61,7 @@ pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<
                     mapping.size(),
                     NO_ID - 1
                 );
-                return Err(refuse("id-mapping-range", at.member(name), message));
+                return Err(refuse(ErrorKind::IdMappingRange, at.member(name), message));
             }
         }
         for earlier in mappings.iter().take(index) {
@@ -66,7 +70,7 @@ pub(super) fn check_lines(field: At<'_>, mappings: &[LinuxIdMapping]) -> Result<
             if overlap(earlier.container_id(), mapping.container_id())
                 || overlap(earlier.host_id(), mapping.host_id())
             {
-                return Err(refuse("id-mapping-overlap", at, "overlaps an earlier mapping"));
+                return Err(refuse(ErrorKind::IdMappingOverlap, at, "overlaps an earlier mapping"));
             }
         }
     }

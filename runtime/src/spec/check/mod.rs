@@ -4,7 +4,7 @@
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use super::warnings::short;
-use crate::error::{Error, Field, Result, Warning};
+use crate::error::{Error, ErrorKind, Field, Result, Warning};
 
 mod at;
 mod devices;
@@ -26,7 +26,11 @@ pub fn check(spec: &Spec) -> Result<Vec<Warning>> {
     let mut warnings = Vec::new();
     version::check(spec.version(), &mut warnings)?;
     let Some(process) = spec.process() else {
-        return Err(refuse("process-missing", Field::named("process"), "process property must not be empty"));
+        return Err(refuse(
+            ErrorKind::ProcessMissing,
+            Field::named("process"),
+            "process property must not be empty",
+        ));
     };
     process::check(process, &mut warnings)?;
     root(spec)?;
@@ -73,7 +77,7 @@ fn linux(spec: &Spec, linux: &Linux, owned: Namespaces, warnings: &mut Vec<Warni
     {
         let field = Field::named("linux.personality.flags");
         warnings.push(refuse(
-            "personality-flags",
+            ErrorKind::PersonalityFlags,
             field,
             "the spec defines no personality flags: they are ignored",
         ));
@@ -105,16 +109,16 @@ fn bit(kind: LinuxNamespaceType) -> u32 {
     kind as u32
 }
 
-fn refuse(code: &'static str, at: impl Into<Field>, message: impl Into<String>) -> Error {
-    Error::new(code, short(message.into())).field(at.into())
+fn refuse(kind: ErrorKind, at: impl Into<Field>, message: impl Into<String>) -> Error {
+    Error::new(kind, short(message.into())).field(at.into())
 }
 
 fn root(spec: &Spec) -> Result<()> {
     match spec.root() {
-        None => Err(refuse("root-missing", Field::named("root"), "root must be specified")),
+        None => Err(refuse(ErrorKind::RootMissing, Field::named("root"), "root must be specified")),
         // runc takes the bundle itself for the root: config.json and log would be inside the container.
         Some(root) if root.path().as_os_str().is_empty() => {
-            Err(refuse("root-path-empty", Field::named("root.path"), "root path must not be empty"))
+            Err(refuse(ErrorKind::RootPathEmpty, Field::named("root.path"), "root path must not be empty"))
         }
         Some(_) => Ok(()),
     }
@@ -129,17 +133,17 @@ fn names(spec: &Spec, owned: Namespaces) -> Result<()> {
         let field = Field::named(name);
         if !owned.has(LinuxNamespaceType::Uts) {
             let message = format!("unable to set {name} without a private UTS namespace");
-            return Err(refuse("uts-namespace-missing", field, message)
+            return Err(refuse(ErrorKind::UtsNamespaceMissing, field, message)
                 .hint("add {\"type\": \"uts\"} to linux.namespaces"));
         }
         if value.len() > MAX_HOSTNAME {
             let message =
                 format!("{name} has {} bytes, and the kernel accepts at most {MAX_HOSTNAME}", value.len());
-            return Err(refuse("hostname-too-long", field, message));
+            return Err(refuse(ErrorKind::HostnameTooLong, field, message));
         }
         if value.chars().any(char::is_control) {
             let message = format!("{name} {value:?} contains a control character");
-            return Err(refuse("hostname-control", field, message));
+            return Err(refuse(ErrorKind::HostnameControl, field, message));
         }
     }
     Ok(())
@@ -160,7 +164,7 @@ fn paths(linux: &Linux) -> Result<()> {
         for (index, path) in paths.iter().flatten().enumerate() {
             if !path.starts_with('/') {
                 let message = format!("path {path:?} must be absolute");
-                return Err(refuse("path-relative", Field::item(name, index), message));
+                return Err(refuse(ErrorKind::PathRelative, Field::item(name, index), message));
             }
         }
     }
@@ -169,14 +173,14 @@ fn paths(linux: &Linux) -> Result<()> {
         && !PROPAGATIONS.contains(&propagation.as_str())
     {
         let message = format!("rootfsPropagation={propagation} is not supported");
-        return Err(refuse("propagation-unknown", Field::named("linux.rootfsPropagation"), message)
+        return Err(refuse(ErrorKind::PropagationUnknown, Field::named("linux.rootfsPropagation"), message)
             .hint(format!("must be one of {}", PROPAGATIONS.join(", "))));
     }
     if let Some(path) = linux.cgroups_path()
         && path.components().any(|part| part == std::path::Component::ParentDir)
     {
         let message = format!("cgroupsPath {} contains `..`", path.display());
-        return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
+        return Err(refuse(ErrorKind::CgroupsPath, Field::named("linux.cgroupsPath"), message));
     }
     if let Some(path) = linux.cgroups_path() {
         let bytes = path.as_os_str().len();
@@ -185,7 +189,7 @@ fn paths(linux: &Linux) -> Result<()> {
             let message = format!(
                 "cgroupsPath has {bytes} bytes and its longest component {longest}: at most {MAX_CGROUPS_PATH} and {MAX_NAME} are allowed"
             );
-            return Err(refuse("cgroups-path", Field::named("linux.cgroupsPath"), message));
+            return Err(refuse(ErrorKind::CgroupsPath, Field::named("linux.cgroupsPath"), message));
         }
     }
     if let Some(rdt) = linux.intel_rdt()
@@ -193,7 +197,7 @@ fn paths(linux: &Linux) -> Result<()> {
         && (id == "." || id == ".." || id.contains('/'))
     {
         return Err(refuse(
-            "intel-rdt-clos-id",
+            ErrorKind::IntelRdtClosId,
             Field::named("linux.intelRdt.closID"),
             format!("invalid intelRdt.ClosID {id:?}"),
         ));

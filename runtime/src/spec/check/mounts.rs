@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount};
 
 use super::at::At;
 use super::{Namespaces, ids, refuse};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Files of /proc that lxcfs and its like may cover; the same as runc's.
 const PROC_ALLOWED: [&str; 11] = [
@@ -47,7 +47,7 @@ pub(super) fn check(mounts: &[Mount], owned: Namespaces) -> Result<()> {
         let destination = mount.destination();
         if destination.as_os_str().is_empty() {
             return Err(refuse(
-                "mount-destination-empty",
+                ErrorKind::MountDestinationEmpty,
                 at.member("destination"),
                 "mount destination must not be empty",
             ));
@@ -56,14 +56,14 @@ pub(super) fn check(mounts: &[Mount], owned: Namespaces) -> Result<()> {
         if mount.typ().as_deref().unwrap_or_default().is_empty() && !has_any(mount, &TYPELESS) {
             let message =
                 format!("mount on {} has neither a type nor the option bind", destination.display());
-            return Err(refuse("mount-type-missing", at.member("type"), message));
+            return Err(refuse(ErrorKind::MountTypeMissing, at.member("type"), message));
         }
         if is_bind(mount)
             && !has_any(mount, &["remount"])
             && mount.source().as_ref().is_none_or(|s| s.as_os_str().is_empty())
         {
             let message = format!("bind mount on {} has no source", destination.display());
-            return Err(refuse("mount-source-empty", at.member("source"), message));
+            return Err(refuse(ErrorKind::MountSourceEmpty, at.member("source"), message));
         }
         mappings(mount, at, owned)?;
     }
@@ -84,7 +84,7 @@ fn proc(mount: &Mount, at: At<'_>) -> Result<()> {
     let path = clean(mount.destination());
     let refused = |why: &str| -> Result<()> {
         let message = format!("{:?} cannot be mounted because it is {why}", path.display().to_string());
-        Err(refuse("mount-proc", at.member("destination"), message))
+        Err(refuse(ErrorKind::MountProc, at.member("destination"), message))
     };
     if path == Path::new("/proc") {
         let fresh = mount.typ().as_deref() == Some("proc");
@@ -118,20 +118,20 @@ fn mappings(mount: &Mount, at: At<'_>, owned: Namespaces) -> Result<()> {
         let (here, missing) =
             if uids.is_empty() { ("gidMappings", "uidMappings") } else { ("uidMappings", "gidMappings") };
         let message = format!("{here} is set but {missing} is not: a mount needs both or neither");
-        return Err(refuse("mount-mappings", at.member(here), message));
+        return Err(refuse(ErrorKind::MountMappings, at.member(here), message));
     }
     if uids.is_empty() {
         let idmap = has_any(mount, &["idmap", "ridmap"]);
         if idmap && !owned.has(LinuxNamespaceType::User) {
             let message =
                 "an idmapped mount needs uidMappings and gidMappings, or a user namespace to take them from";
-            return Err(refuse("mount-mappings", at.member("options"), message));
+            return Err(refuse(ErrorKind::MountMappings, at.member("options"), message));
         }
         return Ok(());
     }
     if !is_bind(mount) {
         let message = "gidMappings/uidMappings is supported only for mounts with the option 'bind'";
-        return Err(refuse("mount-mappings", at.member("uidMappings"), message));
+        return Err(refuse(ErrorKind::MountMappings, at.member("uidMappings"), message));
     }
     ids::check_lines(at.member("uidMappings"), uids)?;
     ids::check_lines(at.member("gidMappings"), gids)

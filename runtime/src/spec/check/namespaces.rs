@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
 use super::at::At;
 use super::{Namespaces, bit, refuse};
-use crate::error::{Field, Result};
+use crate::error::{ErrorKind, Field, Result};
 
 const LIST: &str = "linux.namespaces";
 
@@ -19,7 +19,7 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
         let at = list.index(index);
         if namespaces.has(kind) {
             return Err(refuse(
-                "namespace-duplicate",
+                ErrorKind::NamespaceDuplicate,
                 at,
                 format!("malformed spec file: duplicated ns {}", name(kind)),
             ));
@@ -30,7 +30,7 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
         {
             if !path.is_absolute() {
                 let message = format!("namespace path {} must be absolute", path.display());
-                return Err(refuse("namespace-path-relative", at.member("path"), message));
+                return Err(refuse(ErrorKind::NamespacePathRelative, at.member("path"), message));
             }
             namespaces.joined |= bit(kind);
         }
@@ -38,7 +38,7 @@ pub(super) fn check(list: &[LinuxNamespace]) -> Result<Namespaces> {
     if !namespaces.has(LinuxNamespaceType::Mount) {
         // Every mount of the container would be one of the host.
         return Err(refuse(
-            "mount-namespace-missing",
+            ErrorKind::MountNamespaceMissing,
             Field::named(LIST),
             "a container needs a mount namespace",
         )
@@ -53,7 +53,7 @@ pub(super) fn check_time(linux: &Linux, owned: Namespaces) -> Result<()> {
     };
     if !owned.has(LinuxNamespaceType::Time) {
         let message = "time namespace offsets specified, but time namespace isn't enabled in the config";
-        return Err(refuse("time-namespace-missing", Field::named("linux.timeOffsets"), message));
+        return Err(refuse(ErrorKind::TimeNamespaceMissing, Field::named("linux.timeOffsets"), message));
     }
     let mut clocks: Vec<_> = offsets.iter().collect();
     clocks.sort_by_key(|(clock, _)| *clock);
@@ -61,11 +61,19 @@ pub(super) fn check_time(linux: &Linux, owned: Namespaces) -> Result<()> {
         let at = Field::named("linux.timeOffsets").member(clock);
         // timens_offsets knows these two (time_namespaces(7)).
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(refuse("time-clock-unknown", at, format!("clock {clock:?} cannot have an offset"))
-                .hint("must be monotonic or boottime"));
+            return Err(refuse(
+                ErrorKind::TimeClockUnknown,
+                at,
+                format!("clock {clock:?} cannot have an offset"),
+            )
+            .hint("must be monotonic or boottime"));
         }
         if offset.nanosecs().unwrap_or(0) >= 1_000_000_000 {
-            return Err(refuse("time-nanosecs", at.member("nanosecs"), "nanosecs must be below 1000000000"));
+            return Err(refuse(
+                ErrorKind::TimeNanosecs,
+                at.member("nanosecs"),
+                "nanosecs must be below 1000000000",
+            ));
         }
     }
     Ok(())
@@ -80,7 +88,7 @@ pub(super) fn check_net_devices(linux: &Linux, owned: Namespaces) -> Result<()> 
     };
     if !owned.has(LinuxNamespaceType::Network) {
         let message = "unable to move network devices without a private NET namespace";
-        return Err(refuse("net-namespace-missing", Field::named("linux.netDevices"), message));
+        return Err(refuse(ErrorKind::NetNamespaceMissing, Field::named("linux.netDevices"), message));
     }
     let mut devices: Vec<_> = devices.iter().collect();
     devices.sort_by_key(|(name, _)| *name);
@@ -89,10 +97,14 @@ pub(super) fn check_net_devices(linux: &Linux, owned: Namespaces) -> Result<()> 
         let at = Field::entry("linux.netDevices", name);
         let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
         if let Some(bad) = [name.as_str(), new].into_iter().find(|name| !is_device_name(name)) {
-            return Err(refuse("net-device-name", at, format!("invalid network device name {bad:?}")));
+            return Err(refuse(ErrorKind::NetDeviceName, at, format!("invalid network device name {bad:?}")));
         }
         if !inside.insert(new) {
-            return Err(refuse("net-device-name", at, format!("network device name {new:?} is given twice")));
+            return Err(refuse(
+                ErrorKind::NetDeviceName,
+                at,
+                format!("network device name {new:?} is given twice"),
+            ));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 
 use super::at::At;
 use super::refuse;
-use crate::error::{Field, Result, Warning};
+use crate::error::{ErrorKind, Field, Result, Warning};
 
 /// `setuid(2)`: this id means "leave as it is" to the kernel; crun 1.8 ran such a config as root.
 pub(super) const NO_ID: u32 = u32::MAX;
@@ -15,13 +15,21 @@ pub(super) const NO_ID: u32 = u32::MAX;
 pub(super) fn check(process: &Process, warnings: &mut Vec<Warning>) -> Result<()> {
     let cwd = process.cwd();
     if cwd.as_os_str().is_empty() {
-        return Err(refuse("cwd-empty", Field::named("process.cwd"), "Cwd property must not be empty"));
+        return Err(refuse(
+            ErrorKind::CwdEmpty,
+            Field::named("process.cwd"),
+            "Cwd property must not be empty",
+        ));
     }
     if !cwd.is_absolute() {
-        return Err(refuse("cwd-relative", Field::named("process.cwd"), "Cwd must be an absolute path"));
+        return Err(refuse(
+            ErrorKind::CwdRelative,
+            Field::named("process.cwd"),
+            "Cwd must be an absolute path",
+        ));
     }
     if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(refuse("args-empty", Field::named("process.args"), "args must not be empty"));
+        return Err(refuse(ErrorKind::ArgsEmpty, Field::named("process.args"), "args must not be empty"));
     }
     env(process.env().as_deref().unwrap_or_default())?;
     user(process.user(), warnings)?;
@@ -42,7 +50,7 @@ fn env(env: &[String]) -> Result<()> {
             Some(0) => "invalid environment variable: name cannot be empty",
             Some(_) => continue,
         };
-        return Err(refuse("env-invalid", Field::item("process.env", index), message));
+        return Err(refuse(ErrorKind::EnvInvalid, Field::item("process.env", index), message));
     }
     Ok(())
 }
@@ -51,22 +59,28 @@ fn user(user: &User, warnings: &mut Vec<Warning>) -> Result<()> {
     let at = At::Named("process.user");
     for (name, id) in [("uid", user.uid()), ("gid", user.gid())] {
         if id == NO_ID {
-            return Err(refuse("id-invalid", at.member(name), format!("{name} {id} is not a valid id")));
+            return Err(refuse(
+                ErrorKind::IdInvalid,
+                at.member(name),
+                format!("{name} {id} is not a valid id"),
+            ));
         }
     }
     for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
         if *gid == NO_ID {
             let list = at.member("additionalGids");
             let field = list.index(index);
-            return Err(refuse("id-invalid", field, format!("gid {gid} is not a valid id")));
+            return Err(refuse(ErrorKind::IdInvalid, field, format!("gid {gid} is not a valid id")));
         }
     }
     if let Some(umask) = user.umask()
         && umask > 0o777
     {
         let message = format!("umask {umask} is above 0777: the kernel uses {:#o}", umask & 0o777);
-        warnings
-            .push(refuse("umask", at.member("umask"), message).hint("JSON numbers are decimal: 0022 is 18"));
+        warnings.push(
+            refuse(ErrorKind::Umask, at.member("umask"), message)
+                .hint("JSON numbers are decimal: 0022 is 18"),
+        );
     }
     Ok(())
 }
@@ -75,7 +89,11 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
     let at = |index| Field::item("process.rlimits", index);
     for (index, limit) in rlimits.iter().enumerate() {
         if rlimits.iter().take(index).any(|earlier| earlier.typ() == limit.typ()) {
-            return Err(refuse("rlimit-duplicate", at(index), format!("{} is given twice", limit.typ())));
+            return Err(refuse(
+                ErrorKind::RlimitDuplicate,
+                at(index),
+                format!("{} is given twice", limit.typ()),
+            ));
         }
         if limit.soft() > limit.hard() {
             let message = format!(
@@ -84,7 +102,7 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
                 limit.soft(),
                 limit.hard()
             );
-            return Err(refuse("rlimit-order", at(index), message));
+            return Err(refuse(ErrorKind::RlimitOrder, at(index), message));
         }
     }
     Ok(())
@@ -98,7 +116,7 @@ fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<Warning>) -> Result
     let unpermitted = sets.effective().iter().flatten().filter(|cap| !holds(sets.permitted(), cap));
     if let Some(cap) = unpermitted.min_by_key(|cap| cap.to_string()) {
         let message = format!("CAP_{cap} is not permitted, so it cannot be effective");
-        return Err(refuse("capability-not-permitted", at.member("effective"), message)
+        return Err(refuse(ErrorKind::CapabilityNotPermitted, at.member("effective"), message)
             .hint(format!("add CAP_{cap} to process.capabilities.permitted")));
     }
     let mut lost: Vec<String> = sets
@@ -112,7 +130,7 @@ fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<Warning>) -> Result
     if !lost.is_empty() {
         let names = lost.join(", ");
         let message = format!("can't raise ambient capability {names}: not both permitted and inheritable");
-        warnings.push(refuse("capability-ambient", at.member("ambient"), message));
+        warnings.push(refuse(ErrorKind::CapabilityAmbient, at.member("ambient"), message));
     }
     Ok(())
 }
@@ -123,18 +141,18 @@ fn scheduler(scheduler: &Scheduler) -> Result<()> {
     if let Some(nice) = scheduler.nice()
         && !(-20..=19).contains(nice)
     {
-        return Err(refuse("scheduler", at("nice"), format!("invalid scheduler.nice: {nice}")));
+        return Err(refuse(ErrorKind::Scheduler, at("nice"), format!("invalid scheduler.nice: {nice}")));
     }
     let policy = *scheduler.policy();
     let is_realtime = matches!(policy, LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr);
     let priority = scheduler.priority().unwrap_or(0);
     if priority != 0 && !is_realtime {
         let message = "scheduler.priority can only be specified for SchedFIFO or SchedRR policy";
-        return Err(refuse("scheduler", at("priority"), message));
+        return Err(refuse(ErrorKind::Scheduler, at("priority"), message));
     }
     if is_realtime && !(1..=99).contains(&priority) {
         let message = format!("scheduler.priority must be 1 to 99 for {policy}, is {priority}");
-        return Err(refuse("scheduler", at("priority"), message));
+        return Err(refuse(ErrorKind::Scheduler, at("priority"), message));
     }
     let times = [
         ("runtime", scheduler.runtime()),
@@ -144,7 +162,7 @@ fn scheduler(scheduler: &Scheduler) -> Result<()> {
     for (name, time) in times {
         if time.unwrap_or(0) != 0 && policy != LinuxSchedulerPolicy::SchedDeadline {
             let message = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy";
-            return Err(refuse("scheduler", at(name), message));
+            return Err(refuse(ErrorKind::Scheduler, at(name), message));
         }
     }
     Ok(())
@@ -158,20 +176,20 @@ fn numbers(process: &Process) -> Result<()> {
         && !(-1000..=1000).contains(&adj)
     {
         let message = format!("oomScoreAdj must be -1000 to 1000, is {adj}");
-        return Err(refuse("oom-score-adj", Field::named("process.oomScoreAdj"), message));
+        return Err(refuse(ErrorKind::OomScoreAdj, Field::named("process.oomScoreAdj"), message));
     }
     if let Some(io) = process.io_priority()
         && !(0..=7).contains(&io.priority())
     {
         let message = format!("ioPriority.priority must be 0 to 7, is {}", io.priority());
-        return Err(refuse("io-priority", Field::named("process.ioPriority.priority"), message));
+        return Err(refuse(ErrorKind::IoPriority, Field::named("process.ioPriority.priority"), message));
     }
     if let Some(size) = process.console_size() {
         for (name, value) in [("height", size.height()), ("width", size.width())] {
             if value > MAX_CONSOLE {
                 let message = format!("{name} must be at most {MAX_CONSOLE}, is {value}");
                 return Err(refuse(
-                    "console-size",
+                    ErrorKind::ConsoleSize,
                     Field::named("process.consoleSize").member(name),
                     message,
                 ));

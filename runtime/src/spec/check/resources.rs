@@ -5,7 +5,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::at::At;
 use super::{devices, refuse};
-use crate::error::{Field, Result};
+use crate::error::{ErrorKind, Field, Result};
 
 pub(super) fn check(resources: &LinuxResources) -> Result<()> {
     let at = At::Named("linux.resources");
@@ -20,7 +20,7 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             let limit = limits.index(index);
             let field = limit.member("pageSize");
             return Err(refuse(
-                "hugepage-size",
+                ErrorKind::HugepageSize,
                 field,
                 format!("page size {size:?} must have the form 64KB, 2MB or 1GB"),
             ));
@@ -28,7 +28,7 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
         if limit.limit() < 0 {
             let limits = at.member("hugepageLimits");
             let message = format!("{} is not a number of bytes", limit.limit());
-            return Err(refuse("hugepage-limit", limits.index(index).member("limit"), message)
+            return Err(refuse(ErrorKind::HugepageLimit, limits.index(index).member("limit"), message)
                 .hint("to set no limit for a page size, remove its entry"));
         }
     }
@@ -39,7 +39,7 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
     for (name, value) in least {
         if let Some(value) = value.filter(|value| *value < -1) {
             let message = format!("{value} is less than -1, which means no limit");
-            return Err(refuse("limit-negative", at.member(name), message));
+            return Err(refuse(ErrorKind::LimitNegative, at.member(name), message));
         }
     }
     let mut files: Vec<_> = resources.unified().iter().flat_map(|map| map.keys()).collect();
@@ -48,14 +48,22 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
         // cgroup-v2.rst names files `controller.name`; runc's words.
         if file.contains('/') {
             let message = format!("unified resource {file:?} must be a file name (no slashes)");
-            return Err(refuse("unified-key", Field::entry("linux.resources.unified", file), message));
+            return Err(refuse(
+                ErrorKind::UnifiedKey,
+                Field::entry("linux.resources.unified", file),
+                message,
+            ));
         }
         if !file.contains('.')
             || file.starts_with('.')
             || file.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control())
         {
             let message = format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
-            return Err(refuse("unified-key", Field::entry("linux.resources.unified", file), message));
+            return Err(refuse(
+                ErrorKind::UnifiedKey,
+                Field::entry("linux.resources.unified", file),
+                message,
+            ));
         }
     }
     words(resources, at)
@@ -70,7 +78,7 @@ fn words(resources: &LinuxResources, at: At<'_>) -> Result<()> {
     adapters.sort();
     if let Some(bad) = adapters.into_iter().find(|name| !is_word(name)) {
         return Err(refuse(
-            "rdma-device",
+            ErrorKind::RdmaDevice,
             Field::entry("linux.resources.rdma", bad),
             format!("{bad:?} is not a device name"),
         ));
@@ -82,7 +90,7 @@ fn words(resources: &LinuxResources, at: At<'_>) -> Result<()> {
             let item = list.index(index);
             let field = item.member("name");
             return Err(refuse(
-                "net-device-name",
+                ErrorKind::NetDeviceName,
                 field,
                 format!("invalid network device name {:?}", priority.name()),
             ));

@@ -4,7 +4,7 @@
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use super::{Namespaces, refuse};
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result};
 use crate::spec::warnings::short;
 
 /// Keys of the ipc namespace; `fs.mqueue.*` belongs to it too.
@@ -29,7 +29,11 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
         })?;
         if value.contains('\n') && value.trim_end_matches('\n').contains('\n') {
             let field = Field::entry("linux.sysctl", key);
-            return Err(refuse("sysctl-value", field, format!("sysctl {key:?} has a multi-line value")));
+            return Err(refuse(
+                ErrorKind::SysctlValue,
+                field,
+                format!("sysctl {key:?} has a multi-line value"),
+            ));
         }
     }
     Ok(())
@@ -51,7 +55,7 @@ fn check_key(key: &str, owned: Namespaces) -> Result<()> {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'@' | b':'))
     });
     if !plain {
-        return Err(Error::new("sysctl-key", format!("sysctl {key:?} is not a dotted name"))
+        return Err(Error::new(ErrorKind::SysctlKey, format!("sysctl {key:?} is not a dotted name"))
             .hint("write it like net.ipv4.ip_forward"));
     }
     if is_ipc_key(key) {
@@ -70,14 +74,17 @@ fn check_key(key: &str, owned: Namespaces) -> Result<()> {
             "kernel.hostname" => {
                 let message =
                     format!("sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field");
-                return Err(Error::new("sysctl-not-namespaced", message).hint("use hostname"));
+                return Err(Error::new(ErrorKind::SysctlNotNamespaced, message).hint("use hostname"));
             }
             _ => {}
         }
     }
-    Err(Error::new("sysctl-not-namespaced", format!("sysctl {key:?} is not in a separate kernel namespace")))
+    Err(Error::new(
+        ErrorKind::SysctlNotNamespaced,
+        format!("sysctl {key:?} is not in a separate kernel namespace"),
+    ))
 }
 
 fn require(owned: Namespaces, kind: LinuxNamespaceType, message: impl FnOnce() -> String) -> Result<()> {
-    if owned.has(kind) { Ok(()) } else { Err(Error::new("sysctl-not-namespaced", message())) }
+    if owned.has(kind) { Ok(()) } else { Err(Error::new(ErrorKind::SysctlNotNamespaced, message())) }
 }

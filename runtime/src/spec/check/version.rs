@@ -2,7 +2,7 @@
 //! It reads the one string. `check` calls it first.
 
 use super::refuse;
-use crate::error::{Field, Result, Warning};
+use crate::error::{ErrorKind, Field, Result, Warning};
 
 /// The newest version of the runtime spec that docs/spec.md covers.
 const NEWEST: (u64, u64) = (1, 3);
@@ -10,16 +10,16 @@ const NEWEST: (u64, u64) = (1, 3);
 pub(super) fn check(version: &str, warnings: &mut Vec<Warning>) -> Result<()> {
     let field = Field::named("ociVersion");
     if version.is_empty() {
-        return Err(refuse("oci-version", field, "ociVersion is missing or empty").hint(
+        return Err(refuse(ErrorKind::OciVersion, field, "ociVersion is missing or empty").hint(
             "set it to the version of the runtime spec that the config follows, for example \"1.2.0\"",
         ));
     }
     let Some((major, minor)) = parse(version) else {
-        return Err(refuse("oci-version", field, format!("ociVersion {version:?} is not a version"))
+        return Err(refuse(ErrorKind::OciVersion, field, format!("ociVersion {version:?} is not a version"))
             .hint("a version has three numbers, for example \"1.2.0\""));
     };
     if major != NEWEST.0 {
-        return Err(refuse("oci-version", field, format!("ociVersion {version} is not supported"))
+        return Err(refuse(ErrorKind::OciVersion, field, format!("ociVersion {version} is not supported"))
             .hint("hull supports version 1.x of the runtime spec"));
     }
     if minor > NEWEST.1 {
@@ -27,7 +27,7 @@ pub(super) fn check(version: &str, warnings: &mut Vec<Warning>) -> Result<()> {
             "ociVersion {version} is newer than {}.{}: fields it added are ignored",
             NEWEST.0, NEWEST.1
         );
-        warnings.push(refuse("oci-version-newer", field, message));
+        warnings.push(refuse(ErrorKind::OciVersionNewer, field, message));
     }
     Ok(())
 }
@@ -92,7 +92,7 @@ mod tests {
             "v1.0.0", "1.0.0 ", "1.x.0", "+1.0.0",
         ] {
             let error = check(version, &mut Vec::new()).unwrap_err();
-            assert_eq!(error.code, "oci-version", "{version}");
+            assert_eq!(error.kind, ErrorKind::OciVersion, "{version}");
             assert!(error.hint.is_some());
         }
     }

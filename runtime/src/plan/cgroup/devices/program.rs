@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use hull_sys::bpf::Insn;
 
 use super::{Access, DEVICES_FIELD, Kind, Policy};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Device numbers by major; `None` is any.
 type Numbers = BTreeMap<Option<i32>, Vec<Option<i32>>>;
@@ -169,7 +169,7 @@ impl Code {
 
     /// Distances count from the instruction after the jump.
     fn finish(mut self) -> Result<Vec<Insn>> {
-        let too_many = |_| Error::new("device-rule", "too many device rules").field(DEVICES_FIELD);
+        let too_many = |_| Error::new(ErrorKind::DeviceRule, "too many device rules").field(DEVICES_FIELD);
         for (at, label) in self.jumps {
             let target = self.labels.get(label.0).copied().unwrap_or_default();
             let distance = i16::try_from(target.saturating_sub(at + 1)).map_err(too_many)?;
