@@ -48,6 +48,7 @@ tests! {
     an_exec_that_fails_can_be_deleted_and_tried_again,
     exec_in_a_paused_or_stopped_container_is_refused,
     start_of_an_exec_after_the_end_of_init_is_refused.breaks_on(EXEC_AFTER_INIT),
+    an_exec_is_taken_until_the_end_of_init_is_told.breaks_on(NO_LOCK),
     the_terminal_flag_of_exec_overrides_its_spec,
     state_of_an_exec_shows_the_pause,
     kill_of_a_finished_process_is_not_found,
@@ -522,6 +523,38 @@ fn start_of_an_exec_after_the_end_of_init_is_refused(lab: &Lab) -> TestResult {
     task.kill("", libc::SIGTERM)?;
     task.wait("").get()?;
     refused(task.start("e"), Code::FAILED_PRECONDITION, "");
+    daemon.end()
+}
+
+/// The end of init waits for an exec that the runtime is still asked for.
+fn an_exec_is_taken_until_the_end_of_init_is_told(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    let (binary, gate) = slow(&daemon, "exec")?;
+    task.create_with(&Stdio::default(), |request| {
+        request.options = Some(daemon.options(|options| options.binary_name = binary)).into();
+    })?;
+    let pid = task.start_waiting()?;
+    task.exec(&Exec::sh("first", "true"))?;
+    let started = task.ask_start("first");
+    assert!(started.within(Duration::from_millis(200)).is_none());
+    task.kill("", libc::SIGKILL)?;
+    lab.eventually("init to be reaped", || !fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+    assert_eq!(task.status(""), Status::RUNNING);
+    task.exec(&Exec::sh("second", "true"))?;
+    refused(task.start("second"), Code::FAILED_PRECONDITION, "");
+    let ended = task.wait("");
+    fs::write(gate, "")?;
+    refused_saying(started.get(), "exec failed");
+    assert_eq!(ended.get()?.exit_status, 137);
+    assert_eq!(task.status(""), Status::STOPPED);
+    refused_saying(task.exec(&Exec::sh("third", "true")), "cannot exec in a stopped");
+    assert_eq!(task.delete("")?.exit_status, 137);
+    let lines = task.event("delete");
+    assert_eq!(
+        lines,
+        ["create", "start", "exec-added first", "exec-added second", "exit 137", "delete 137"]
+    );
     daemon.end()
 }
 
