@@ -206,6 +206,8 @@ pub struct Container {
     pub oom: RefCell<Option<Watch>>,
     /// Whether it is frozen.
     pub freeze: Cell<Freeze>,
+    /// Whether init's end can be told, as soon as no other process runs.
+    pub init_settled: Cell<bool>,
     execs: RefCell<BTreeMap<String, Rc<Process>>>,
 }
 
@@ -223,6 +225,7 @@ impl Container {
             cgroup: OnceCell::new(),
             oom: RefCell::default(),
             freeze: Cell::new(Freeze::No),
+            init_settled: Cell::new(false),
             execs: RefCell::default(),
         }
     }
