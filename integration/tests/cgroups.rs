@@ -67,7 +67,7 @@ tests! {
     events_stats_prints_one_object.breaks_on(&[("crun", "runc-events(8)")]),
     exec_in_a_sub_cgroup.breaks_on(&[("crun 1.8", "runc-exec(8): --cgroup")]),
     oom_kill_is_in_the_exit_code_of_a_detached_container,
-    hostile_cgroups_are_removed.limit_s(120).breaks_on(&[
+    hostile_cgroups_are_removed.limit_s(400).breaks_on(&[
         ("runc", "paths are too long to be removed"),
         ("crun", "paths are too long to be removed"),
     ]),

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 tests! {
-    no_rootfs_propagation_changes_the_callers_mounts.breaks_on(&[
+    no_rootfs_propagation_changes_the_callers_mounts.limit_s(200).breaks_on(&[
         ("crun 1.8", "without pivot_root it unmounts the host's procfs and sysfs"),
     ]),
     what_is_mounted_below_a_bind_stays_inside.breaks_on(&[

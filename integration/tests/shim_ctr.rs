@@ -33,6 +33,7 @@ tests! {
     lists_show_the_processes,
     delete_of_a_running_task_is_refused,
     a_task_that_ended_is_there_until_deleted,
+    a_container_deleted_by_hand_is_not_found_and_can_be_made_again,
     events_come_in_order,
     checkpoint_is_refused_or_works,
     the_shim_is_more_likely_to_be_killed_than_its_daemon,
@@ -356,6 +357,30 @@ fn a_task_that_ended_is_there_until_deleted(lab: &Lab) -> TestResult {
     ctr.exec(&id, "e", &[], &["true"]).go().fails("");
     ctr.remove_ended(&id, 11);
     ctr.go(&["task", "kill", &id]).fails("not found");
+    ctr.gone(&id);
+    Ok(())
+}
+
+fn a_container_deleted_by_hand_is_not_found_and_can_be_made_again(lab: &Lab) -> TestResult {
+    let ctr = lab.ctr()?;
+    let runtime = lab.runtime.path.to_string_lossy();
+    let delete_by_hand = |id: &str| {
+        let words = [&*runtime, "--root", "/run/containerd/runc/default", "delete", "--force", id];
+        ctr.near(&words).go().ok();
+    };
+    let id = ctr.up(&[]);
+    for _ in 0..3 {
+        delete_by_hand(&id);
+        ctr.go(&["task", "kill", "-s", "KILL", &id]).fails("not found");
+        lab.eventually("the end", || ctr.status(&id).as_deref() == Some("STOPPED"));
+        ctr.go(&["task", "rm", &id]).ok();
+        ctr.go(&["task", "start", "-d", "--null-io", &id]).ok();
+        assert_eq!(ctr.exec(&id, "e", &[], &["echo", "in"]).go().ok().text(), "in");
+    }
+    delete_by_hand(&id);
+    ctr.remove(&id);
+    ctr.gone(&id);
+    ctr.run(&id, &["--rm"], &["true"]).go().ok();
     ctr.gone(&id);
     Ok(())
 }

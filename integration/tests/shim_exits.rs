@@ -6,6 +6,7 @@ use hull_proto::process::Status;
 use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
+use std::time::{Duration, Instant};
 
 const GO_1: &str = "containerd-shim-runc-v2 1.";
 const INIT_LAST: &[(&str, &str)] =
@@ -16,6 +17,7 @@ const LEAKS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: a terminal's descriptors 
 tests! {
     the_exit_of_init_is_the_last.breaks_on(INIT_LAST),
     the_exit_of_init_is_the_last_without_a_pid_namespace.breaks_on(INIT_LAST),
+    the_end_does_not_wait_for_one_unread_output_after_the_other,
     a_killed_exec_has_its_signal,
     an_exit_before_start_is_answered_is_told_once,
     orphans_are_reaped,
@@ -61,6 +63,31 @@ fn the_exit_of_init_is_the_last_without_a_pid_namespace(lab: &Lab) -> TestResult
     task.up_waiting()?;
     exits_in_order(&task, 5, 137)?;
     task.delete("")?;
+    daemon.end()
+}
+
+/// An output that nobody reads holds an exit up for a second: six of them for no longer.
+fn the_end_does_not_wait_for_one_unread_output_after_the_other(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let unread = || -> Result<Stdio, Stop> {
+        let (out, err) = (Fifo::closed(&lab.next_path("out"))?, Fifo::closed(&lab.next_path("err"))?);
+        Ok(Stdio { stdout: out.name(), stderr: err.name(), ..Stdio::default() })
+    };
+    let prints = "echo out; echo err >&2";
+    let task = daemon.task(daemon.bundle().sh(&format!("{prints}; {WAITS}")))?;
+    task.create(&unread()?)?;
+    task.start_waiting()?;
+    for id in ["e", "f"] {
+        task.run(&Exec::sh(id, &format!("{prints}; : >/up-{id}; exec sleep 1000")).on(unread()?))?;
+        lab.eventually("the exec's output", || task.bundle.path(&format!("/up-{id}")).exists());
+    }
+    let begin = Instant::now();
+    task.kill("", libc::SIGTERM)?;
+    assert_eq!(task.wait("").get()?.exit_status, 7);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    let lines = task.event("exit 7");
+    assert_eq!(lines.last().map(String::as_str), Some("exit 7"), "{lines:?}");
     daemon.end()
 }
 

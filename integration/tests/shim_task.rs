@@ -1,6 +1,8 @@
 //! The task service, method by method: what each answers in which state, and with which code it refuses.
 
-use hull_integration::task::{Exec, Fifo, Stdio, WAITS, is_gone, refused, refused_saying};
+use hull_integration::task::{
+    Exec, Fifo, Stdio, Task, WAITS, is_gone, refused, refused_saying, signal_process,
+};
 use hull_integration::{Lab, Mode, TestResult, tests};
 use hull_proto::process::Status;
 use hull_proto::task::{ConnectRequest, ConnectResponse, StateRequest, StateResponse};
@@ -8,6 +10,7 @@ use hull_proto::types::Mount;
 use protobuf::Message;
 use serde_json::json;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 use ttrpc::Code;
 
@@ -18,6 +21,10 @@ const BOTH_SERVICES: &[(&str, &str)] = &[(GO_1, "docs/shim.md: both versions of 
 const EXEC_DELETED: &[(&str, &str)] = &[(GO_1, "docs/shim.md: the deletion of an exec is an event")];
 const LEAKS: &[(&str, &str)] = &[(GO_1, "docs/shim.md: a failed Create leaves no descriptor")];
 const NO_LOCK: &[(&str, &str)] = &[(GO_1, "docs/shim.md: State never waits for the runtime")];
+const BY_HAND: &[(&str, &str)] = &[(
+    "containerd-shim-runc-v2",
+    "docs/shim.md: one that the runtime does not know any more is not found, and ends with Kill",
+)];
 const PIDS: &[(&str, &str)] =
     &[("containerd-shim-runc-v2", "docs/shim.md: Pids names init until it is deleted")];
 
@@ -48,6 +55,7 @@ tests! {
     an_exec_that_fails_can_be_deleted_and_tried_again,
     exec_in_a_paused_or_stopped_container_is_refused,
     start_of_an_exec_after_the_end_of_init_is_refused.breaks_on(EXEC_AFTER_INIT),
+    an_exec_is_taken_until_the_end_of_init_is_told.breaks_on(NO_LOCK),
     the_terminal_flag_of_exec_overrides_its_spec,
     state_of_an_exec_shows_the_pause,
     kill_of_a_finished_process_is_not_found,
@@ -67,6 +75,11 @@ tests! {
     shutdown_with_containers_does_nothing,
     state_does_not_wait_for_a_slow_create.breaks_on(NO_LOCK),
     state_does_not_wait_for_a_slow_exec.breaks_on(NO_LOCK),
+    a_container_deleted_by_hand_is_not_found_and_can_be_made_again,
+    a_created_container_deleted_by_hand_can_be_made_again,
+    a_container_whose_record_is_gone_ends_with_kill.breaks_on(BY_HAND),
+    a_created_container_whose_record_is_gone_ends_with_delete.breaks_on(BY_HAND),
+    a_container_without_its_cgroup_can_be_deleted.breaks_on(PIDS),
     checkpoint_fails_in_an_orderly_way_or_works,
 }
 
@@ -525,6 +538,35 @@ fn start_of_an_exec_after_the_end_of_init_is_refused(lab: &Lab) -> TestResult {
     daemon.end()
 }
 
+/// The end of init waits for an exec that the runtime is still asked for.
+fn an_exec_is_taken_until_the_end_of_init_is_told(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    let (binary, gate) = slow(&daemon, "exec")?;
+    task.create_with(&Stdio::default(), |request| {
+        request.options = Some(daemon.options(|options| options.binary_name = binary)).into();
+    })?;
+    let pid = task.start_waiting()?;
+    task.exec(&Exec::sh("first", "true"))?;
+    let started = task.ask_start("first");
+    assert!(started.within(Duration::from_millis(200)).is_none());
+    task.kill("", libc::SIGKILL)?;
+    lab.eventually("init to be reaped", || !fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+    assert_eq!(task.status(""), Status::RUNNING);
+    task.exec(&Exec::sh("second", "true"))?;
+    refused(task.start("second"), Code::FAILED_PRECONDITION, "");
+    let ended = task.wait("");
+    fs::write(gate, "")?;
+    refused_saying(started.get(), "exec failed");
+    assert_eq!(ended.get()?.exit_status, 137);
+    assert_eq!(task.status(""), Status::STOPPED);
+    refused_saying(task.exec(&Exec::sh("third", "true")), "cannot exec in a stopped");
+    assert_eq!(task.delete("")?.exit_status, 137);
+    let lines = task.event("delete");
+    assert_eq!(lines, ["create", "start", "exec-added first", "exec-added second", "exit 137", "delete 137"]);
+    daemon.end()
+}
+
 fn the_terminal_flag_of_exec_overrides_its_spec(lab: &Lab) -> TestResult {
     let daemon = lab.daemon()?;
     let task = daemon.task(daemon.bundle().sh(WAITS))?;
@@ -848,5 +890,123 @@ fn checkpoint_fails_in_an_orderly_way_or_works(lab: &Lab) -> TestResult {
         assert!(!refusal.message.is_empty());
     }
     assert_eq!(task.status(""), Status::RUNNING);
+    daemon.end()
+}
+
+/// Where the runtime keeps the shim's containers.
+fn root(task: &Task<'_>) -> String {
+    format!("/run/containerd/runc/{}", task.daemon.namespace)
+}
+
+fn delete_by_hand(task: &Task<'_>) {
+    let words = ["--root", &root(task), "delete", "--force", &task.id];
+    task.daemon.lab.bare(&words).go().ok();
+}
+
+/// The record alone: processes and cgroup stay.
+fn lose_record(task: &Task<'_>) -> TestResult {
+    Ok(fs::remove_dir_all(Path::new(&root(task)).join(&task.id))?)
+}
+
+/// It is over, and its id is free once it has been deleted.
+fn ends_and_can_be_made_again(task: &Task<'_>) -> TestResult {
+    assert_eq!(task.wait("").get()?.exit_status, 137);
+    assert_eq!(task.status(""), Status::STOPPED);
+    refused(task.kill("", libc::SIGKILL), Code::NOT_FOUND, "");
+    refused_saying(task.exec(&Exec::sh("late", "true")), "cannot exec in a stopped");
+    assert_eq!(task.delete("")?.exit_status, 137);
+    task.up_waiting()?;
+    assert_eq!(task.run_to_end(&Exec::sh("e", "exit 5"))?, 5);
+    task.kill("", libc::SIGTERM)?;
+    assert_eq!(task.wait("").get()?.exit_status, 7);
+    assert_eq!(task.delete("")?.exit_status, 7);
+    Ok(())
+}
+
+fn a_container_deleted_by_hand_is_not_found_and_can_be_made_again(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    for round in 0..6 {
+        task.up_waiting()?;
+        if round % 2 == 1 {
+            task.run(&Exec::sh("other", "exec sleep 1000"))?;
+        }
+        if round > 3 {
+            task.pause()?;
+        }
+        delete_by_hand(&task);
+        fs::remove_file(task.bundle.path("/up"))?;
+        refused(task.kill("", [libc::SIGTERM, libc::SIGKILL][round % 2]), Code::NOT_FOUND, "");
+        refused(task.kill_all(libc::SIGKILL), Code::NOT_FOUND, "");
+        ends_and_can_be_made_again(&task)?;
+        fs::remove_file(task.bundle.path("/up"))?;
+    }
+    daemon.end()
+}
+
+fn a_created_container_deleted_by_hand_can_be_made_again(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    for round in 0..3 {
+        task.create(&Stdio::default())?;
+        delete_by_hand(&task);
+        match round {
+            0 => refused(task.kill("", libc::SIGKILL), Code::NOT_FOUND, ""),
+            1 => refused_saying(task.start(""), ""),
+            _ => {}
+        }
+        ends_and_can_be_made_again(&task)?;
+        fs::remove_file(task.bundle.path("/up"))?;
+    }
+    daemon.end()
+}
+
+fn a_container_whose_record_is_gone_ends_with_kill(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    task.up_waiting()?;
+    task.exec(&Exec::sh("e", "true"))?;
+    lose_record(&task)?;
+    fs::remove_file(task.bundle.path("/up"))?;
+    refused(task.pause(), Code::NOT_FOUND, "OCI runtime pause failed");
+    refused(task.update(&json!({})), Code::NOT_FOUND, "OCI runtime update failed");
+    refused(task.start("e"), Code::NOT_FOUND, "OCI runtime exec failed");
+    task.delete("e")?;
+    assert_eq!(task.status(""), Status::RUNNING);
+    refused_saying(task.delete(""), "cannot delete a running process");
+    refused(task.kill("", libc::SIGKILL), Code::NOT_FOUND, "no such container");
+    ends_and_can_be_made_again(&task)?;
+    daemon.end()
+}
+
+fn a_created_container_whose_record_is_gone_ends_with_delete(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    let pid = task.create(&Stdio::default())?;
+    lose_record(&task)?;
+    refused(task.start(""), Code::NOT_FOUND, "OCI runtime start failed");
+    assert_eq!(task.status(""), Status::CREATED);
+    task.delete("")?;
+    assert!(is_gone(pid as i32));
+    task.up_waiting()?;
+    daemon.end()
+}
+
+/// Its processes have been killed and their cgroup removed; the record is there.
+fn a_container_without_its_cgroup_can_be_deleted(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let task = daemon.task(daemon.bundle().sh(WAITS))?;
+    let pid = task.up_waiting()? as i32;
+    signal_process(pid, libc::SIGKILL);
+    assert_eq!(task.wait("").get()?.exit_status, 137);
+    fs::remove_file(task.bundle.path("/up"))?;
+    let cgroups = lab.cgroups_left();
+    // Those below first, and its other processes end after init.
+    lab.eventually("the cgroups to be removed", || {
+        cgroups.iter().rev().all(|dir| fs::remove_dir(dir).is_ok() || !dir.exists())
+    });
+    refused(task.stats(), Code::NOT_FOUND, "does not exist");
+    assert_eq!(task.pids()?, [(pid as u32, String::new())]);
+    ends_and_can_be_made_again(&task)?;
     daemon.end()
 }

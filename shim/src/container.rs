@@ -206,6 +206,8 @@ pub struct Container {
     pub oom: RefCell<Option<Watch>>,
     /// Whether it is frozen.
     pub freeze: Cell<Freeze>,
+    /// Whether init's end can be told, as soon as no other process runs.
+    pub init_settled: Cell<bool>,
     execs: RefCell<BTreeMap<String, Rc<Process>>>,
 }
 
@@ -223,6 +225,7 @@ impl Container {
             cgroup: OnceCell::new(),
             oom: RefCell::default(),
             freeze: Cell::new(Freeze::No),
+            init_settled: Cell::new(false),
             execs: RefCell::default(),
         }
     }
@@ -244,22 +247,21 @@ impl Container {
         self.execs.borrow().values().cloned().collect()
     }
 
-    /// Takes a process in, under an id that nobody has.
+    /// Takes a process in, under an id that nobody has. Until the end of init has been told everybody takes the
+    /// container for a running one: only the start of the process is refused then.
     ///
     /// # Errors
-    /// The id is taken, init is over, or the container is frozen.
+    /// The id is taken, the end of init has been told, or the container is frozen.
     pub fn add(&self, process: Rc<Process>) -> Result<()> {
-        if self.freeze.get() != Freeze::No {
-            return Err(Error::precondition(format!("cannot exec in a paused container {}", self.id)));
-        }
-        if self.init.end().is_some() {
-            return Err(Error::precondition(format!("cannot exec in a stopped container {}", self.id)));
-        }
-        match self.init.phase() {
-            Phase::Created | Phase::Starting | Phase::Running => {}
-            Phase::Stopped(_) | Phase::Deleted => {
-                return Err(Error::precondition(format!("cannot exec in a deleted container {}", self.id)));
+        let refused =
+            |state: &str| Error::precondition(format!("cannot exec in a {state} container {}", self.id));
+        match (self.init.phase(), self.freeze.get()) {
+            (Phase::Stopped(_), _) => return Err(refused("stopped")),
+            (Phase::Deleted, _) => return Err(refused("deleted")),
+            (Phase::Created | Phase::Starting | Phase::Running, Freeze::Pausing | Freeze::Paused) => {
+                return Err(refused("paused"));
             }
+            (Phase::Created | Phase::Starting | Phase::Running, Freeze::No) => {}
         }
         let mut execs = self.execs.borrow_mut();
         if execs.contains_key(&process.exec_id) {
@@ -371,11 +373,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_added_once_init_has_ended() {
+    fn an_exec_is_added_until_the_end_of_init_is_told() {
         let one = container();
         one.init.set(Phase::Running);
         one.init.has_ended(exit(0));
-        assert_eq!(one.add(process("e")).unwrap_err().code, ttrpc::Code::FAILED_PRECONDITION);
+        one.add(process("e")).unwrap();
+        one.freeze.set(Freeze::Paused);
+        assert_eq!(one.add(process("f")).unwrap_err().message, "cannot exec in a paused container c");
+        one.init.stop();
+        assert_eq!(one.add(process("f")).unwrap_err().message, "cannot exec in a stopped container c");
+        one.init.set(Phase::Deleted);
+        let refused = one.add(process("f")).unwrap_err();
+        assert_eq!(refused.message, "cannot exec in a deleted container c");
+        assert_eq!(refused.code, ttrpc::Code::FAILED_PRECONDITION);
     }
 
     #[test]

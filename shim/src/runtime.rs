@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use serde::Deserialize;
+use ttrpc::Code;
 
 use crate::error::{Error, Result};
 use crate::io::Ends;
@@ -59,7 +60,11 @@ impl Runtime {
 
     /// Whether it has a record of the container.
     pub fn knows(&self) -> bool {
-        self.root.join(&self.id).exists()
+        self.record().exists()
+    }
+
+    fn record(&self) -> PathBuf {
+        self.root.join(&self.id)
     }
 
     /// Makes the container.
@@ -157,7 +162,7 @@ impl Runtime {
     pub async fn delete(&self, force: bool) -> Result<()> {
         let words = if force { vec!["--force".into()] } else { vec![] };
         match self.call(self.command("delete", words), "OCI runtime delete failed").await {
-            Err(error) if error.message.contains("does not exist") => Ok(()),
+            Err(error) if error.code == Code::NOT_FOUND => Ok(()),
             done => done,
         }
     }
@@ -259,7 +264,16 @@ impl Runtime {
         let reason = last_error(&self.log(), said);
         let reason =
             reason.unwrap_or_else(|| format!("it exited with status {} and printed no error", exit.status));
-        Err(Error::other(format!("{failed}: {reason}")))
+        let text = format!("{failed}: {reason}");
+        Err(if self.is_missing(&reason) { Error::not_found(text) } else { Error::other(text) })
+    }
+
+    /// Whether a reason is that the runtime has no such container: somebody has deleted it by hand. Other runtimes
+    /// than runc and hull say it in other words, or name the file that is not there.
+    fn is_missing(&self, reason: &str) -> bool {
+        let names_it =
+            || reason.contains("does not exist") || reason.contains(&*self.record().to_string_lossy());
+        reason.contains("container does not exist") || !self.knows() && names_it()
     }
 }
 
@@ -294,7 +308,7 @@ fn kill_error(error: Error, id: &str) -> Error {
     let finished = ["process already finished", "container not running", "no such process"];
     if finished.iter().any(|words| text.contains(words)) {
         Error::not_found("process already finished")
-    } else if text.contains("does not exist") {
+    } else if error.code == Code::NOT_FOUND {
         Error::not_found(format!("no such container: {id}"))
     } else {
         error
@@ -304,6 +318,7 @@ fn kill_error(error: Error, id: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn the_reason_is_the_last_error_of_this_call() {
@@ -326,11 +341,21 @@ mod tests {
             assert_eq!(error.code, ttrpc::Code::NOT_FOUND);
             assert_eq!(error.message, "process already finished");
         }
-        assert!(
-            kill_error(Error::other("container does not exist"), "c")
-                .message
-                .contains("no such container: c")
-        );
+        assert_eq!(kill_error(Error::not_found("x"), "c").message, "no such container: c");
         assert_eq!(kill_error(Error::other("x"), "c").code, ttrpc::Code::UNKNOWN);
+    }
+
+    #[test]
+    fn a_container_without_a_record_is_missing() {
+        let dir = Scratch::new("missing");
+        let options = Options { root: dir.path().to_string_lossy().into_owned(), ..Options::default() };
+        let runtime = Runtime::new(&options, "ns", dir.path(), "c", &Rc::default());
+        let crun = format!("error opening file `{}/ns/c/status`: No such file or directory", options.root);
+        for reason in ["exec failed: container does not exist", "container `c` does not exist", &crun] {
+            assert!(runtime.is_missing(reason), "{reason}");
+        }
+        assert!(!runtime.is_missing("exec: no-such-program: no such file or directory"));
+        std::fs::create_dir_all(runtime.record()).unwrap();
+        assert!(!runtime.is_missing("/work does not exist"));
     }
 }

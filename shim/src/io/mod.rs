@@ -222,13 +222,14 @@ impl Streams {
     }
 
     /// Waits until the daemon has read what the process has written up to now, but not for a daemon that does
-    /// not read.
+    /// not read: all outputs at once, for each such wait takes a second.
     pub async fn taken(&self) {
-        let ways = self.progress.borrow().clone();
-        let goals: Vec<_> = ways.iter().map(|way| way.written()).collect();
-        for (way, goal) in ways.iter().zip(goals) {
-            way.reaches(goal).await;
+        let mut waits = JoinSet::new();
+        for way in self.progress.borrow().iter().map(Rc::clone) {
+            let goal = way.written();
+            waits.spawn_local(async move { way.reaches(goal).await });
         }
+        while waits.join_next().await.is_some() {}
     }
 
     /// Waits until all output has been handed over: every writer has closed its end, and what was in the

@@ -28,31 +28,30 @@ impl Shim {
     }
 
     /// Tells the end of a process, once what it has written has been read: some daemons stop to read when they
-    /// are told.
+    /// are told. The waits for that are beside each other.
     pub(super) fn settle(self: &Rc<Self>, container: &Rc<Container>, process: &Rc<Process>) {
         let (shim, container, process) = (Rc::clone(self), Rc::clone(container), Rc::clone(process));
         tokio::task::spawn_local(async move {
+            if process.is_init() && container.shares_pids {
+                shim.kill_rest(&container);
+            }
+            if let Some(streams) = process.streams.get() {
+                streams.taken().await;
+            }
             if process.is_init() {
-                if container.shares_pids {
-                    shim.kill_rest(&container);
-                }
-                shim.settle_init(&container).await;
-                return;
+                container.init_settled.set(true);
+            } else {
+                shim.tell_exit(&container, &process);
             }
-            taken(&process).await;
-            shim.tell_exit(&container, &process);
-            if container.init.end().is_some() && container.init.phase() != Phase::Starting {
-                shim.settle_init(&container).await;
-            }
+            shim.tell_init_exit(&container);
         });
     }
 
     /// Init's end is told after all others'.
-    async fn settle_init(&self, container: &Container) {
-        if container.has_running_execs() {
+    fn tell_init_exit(&self, container: &Container) {
+        if !container.init_settled.get() || container.has_running_execs() {
             return;
         }
-        taken(&container.init).await;
         if let Some(watch) = container.oom.take() {
             watch.look();
         }
@@ -88,11 +87,5 @@ impl Shim {
                 log::debug(&format!("kill the remaining processes of {}: {error}", container.id));
             }
         });
-    }
-}
-
-async fn taken(process: &Process) {
-    if let Some(streams) = process.streams.get() {
-        streams.taken().await;
     }
 }

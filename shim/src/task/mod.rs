@@ -15,6 +15,7 @@ use hull_proto::{events, process, runc_options, task};
 use protobuf::well_known_types::any::Any;
 use protobuf::{EnumOrUnknown, Message, MessageField};
 use tokio::sync::Notify;
+use ttrpc::Code;
 
 use crate::container::{Container, Freeze, Phase, Process};
 use crate::error::{Error, Result};
@@ -250,8 +251,9 @@ impl Shim {
 
     async fn delete_container(&self, container: &Container) -> Result<()> {
         container.runtime.delete(false).await?;
-        if container.init.handle().is_some() {
-            // One that was only created has been killed by that.
+        if let Some(handle) = container.init.handle() {
+            // One that was only created has been killed by that, unless the runtime had no record of it.
+            let _killed = handle.signal(libc::SIGKILL).is_ok();
             let _told = tokio::time::timeout(KILL_LIMIT, container.init.stopped()).await.is_ok();
         }
         drop(container.oom.take());
@@ -299,12 +301,19 @@ impl Shim {
     pub async fn kill(self: Rc<Self>, request: task::KillRequest) -> Result<()> {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         let handle = process.check_kill()?;
-        // A frozen process does not even die: the runtime knows what to do about that.
-        let by_runtime = request.all || container.freeze.get() != Freeze::No;
-        if process.is_init() && by_runtime {
-            return container.runtime.kill(request.signal, request.all).await;
-        }
         let signal = i32::try_from(request.signal).map_err(|_large| Error::invalid("no such signal"))?;
+        // A frozen process does not even die: the runtime knows what to do about that. Of a container that was
+        // deleted by hand it says so.
+        let is_frozen = container.freeze.get() != Freeze::No;
+        let by_runtime = request.all || is_frozen || !container.runtime.knows();
+        if process.is_init() && by_runtime {
+            let killed = container.runtime.kill(request.signal, request.all).await;
+            if killed.as_ref().is_err_and(|error| error.code == Code::NOT_FOUND) {
+                // Where the record alone is gone, init still runs, and only we can reach it.
+                let _sent = handle.signal(signal).is_ok();
+            }
+            return killed;
+        }
         handle.signal(signal).map_err(|errno| {
             if errno == hull_sys::Errno::ESRCH {
                 return Error::not_found("process already finished: not found");
