@@ -151,7 +151,7 @@ impl Global {
 /// A root that stays the same wherever this process goes.
 fn absolute_root(root: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&root).map_err(|error| {
-        Error::new(ErrorKind::RootUnusable, format!("use the state root {}: {error}", root.display()))
+        Error::new(ErrorKind::RootUnusable, format!("use the state root {}: {}", root.display(), io_words(&error)))
     })
 }
 

@@ -9,7 +9,7 @@ use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Forked, Pid};
 use hull_sys::{Errno, fs, pidfd};
 
-use crate::error::{Error, ErrorKind, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result, io_words};
 
 /// Writes a file of procfs.
 pub fn write_file(path: String, text: &str) -> hull_sys::Result<()> {
@@ -50,7 +50,7 @@ pub fn by_tool(tool: &str, pid: Pid, lines: &str, field: &'static str) -> Result
         .arg(pid.to_string())
         .args(lines.split_ascii_whitespace())
         .output()
-        .map_err(|error| refused(error.to_string()))?;
+        .map_err(|error| refused(io_words(&error)))?;
     if output.status.success() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, socket};
 
 use super::parent::internal;
-use crate::error::{Error, ErrorKind, Result, words};
+use crate::error::{Error, ErrorKind, Result, io_words, words};
 
 /// How long the service manager may take to answer the barrier.
 const BARRIER_MS: i32 = 30_000;
@@ -30,7 +30,7 @@ pub fn directory(state: &Path) -> PathBuf {
 pub fn prepare(state: &Path) -> Result<()> {
     let dir = directory(state);
     std::fs::create_dir_all(&dir)
-        .map_err(|error| Error::new(ErrorKind::Notify, format!("make {}: {error}", dir.display())))
+        .map_err(|error| Error::new(ErrorKind::Notify, format!("make {}: {}", dir.display(), io_words(&error))))
 }
 
 /// The caller's `NOTIFY_SOCKET`, if it has one that is there: a variable left over from a service that has
