@@ -138,6 +138,11 @@ pub type Warning = Error;
 
 pub use hull_sys::words;
 
+/// The error of a call that only fails when the system is out of something.
+pub fn internal(what: &str, errno: hull_sys::Errno) -> Error {
+    Error::new(ErrorKind::Internal, format!("{what}: {}", words(errno)))
+}
+
 /// The same for an error of the standard library.
 pub fn io_words(error: &std::io::Error) -> String {
     match error.raw_os_error() {

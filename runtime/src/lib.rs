@@ -7,6 +7,8 @@ pub mod apply;
 pub mod cgroup;
 // The command line: one file for each verb.
 pub mod cli;
+// The verbs: create, start, exec, kill, delete and the others.
+pub mod container;
 // The one error type.
 pub mod error;
 // What the plan must know of this host, as plain data.

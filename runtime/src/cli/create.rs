@@ -1,9 +1,8 @@
 //! `hull create`: makes a container that waits for `start`.
 
 use super::flags::{Flag, Parsed, Verb};
-use super::{Global, bundle, container};
+use super::{Global, bundle};
 use crate::error::Result;
-use crate::launch::report::check_passed_fds;
 
 pub(super) const VERB: Verb = Verb {
     name: "create",
@@ -33,16 +32,9 @@ const FLAGS: &[Flag] = &[
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
-    let mut request = bundle::request(global, parsed, id.as_str())?;
-    check_passed_fds(request.listen_fds, request.preserve_fds)?;
-    request.notify_dir = bundle::notify_dir(global, &id);
-    let planned = bundle::plan(global, parsed, request)?;
-    let terminal = planned.plan.process.terminal.is_some();
-    let console = container::console_socket(parsed.value("console-socket"), terminal, true)
-        .map_err(|error| planned.source.point(error))?;
-    let state = global.root.reserve(&id)?;
-    let made = container::make(global, &planned, &id, console, container::Starter::Later, state)?;
-    container::announce(parsed, made)?;
-    global.log.warnings(&planned.warnings);
+    let planned = global.runtime.plan_to_create(&id, &bundle::named(parsed)?)?;
+    let console = parsed.value("console-socket");
+    let warnings = global.runtime.create(&id, &planned, console, &bundle::announce(parsed))?;
+    global.log.warnings(&warnings);
     Ok(0)
 }

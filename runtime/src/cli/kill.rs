@@ -1,14 +1,8 @@
 //! `hull kill`: sends a signal to a container.
 
-use hull_sys::Errno;
-
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::ContainerId;
-use crate::spec::state::Status;
-use crate::state::{Phase, Record};
 
 pub(super) const VERB: Verb = Verb {
     name: "kill",
@@ -27,73 +21,14 @@ const FLAGS: &[Flag] = &[
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let signal = number(parsed.arguments.get(1).map_or("TERM", String::as_str))?;
-    super::ids(global, parsed)?.iter().try_for_each(|id| send(global, parsed, id, signal)).map(|()| 0)
-}
-
-fn send(global: &Global, parsed: &Parsed, id: &ContainerId, signal: i32) -> Result<()> {
-    let dir = global.root.open(id)?;
-    let record = dir.load()?;
-    if parsed.has("all") {
-        global.log.debug(format_args!("signal {signal} to all in {}", record.cgroup));
-        // Also when init is gone: others may be left in its cgroup.
-        return send_to_all(&record, signal);
-    }
-    if signal == libc::SIGKILL && record.shares_pids && record.phase == Phase::Created {
-        global.log.debug(format_args!(
-            "init shares its pid namespace: signal {signal} to all in {}",
-            record.cgroup
-        ));
-        return kill_all(&record);
-    }
-    match dir.status(&record) {
-        Status::Stopped | Status::Creating => return Err(not_running()),
-        Status::Created | Status::Running | Status::Paused => {}
-    }
-    let init = record.init.ok_or_else(not_running)?;
-    global.log.debug(format_args!("signal {signal} to process {}", init.pid));
-    match init.signal(signal) {
-        Ok(()) => {}
-        Err(Errno::ESRCH) => return Err(not_running()),
-        Err(errno) => {
-            return Err(crate::launch::parent::internal(&format!("signal process {}", init.pid), errno));
+    for id in super::ids(global, parsed)? {
+        if parsed.has("all") {
+            global.runtime.kill_all(&id, signal)?;
+        } else {
+            global.runtime.kill(&id, signal)?;
         }
     }
-    if signal == libc::SIGKILL && super::state::is_frozen(&record) {
-        // A frozen process dies only once it is let go. Under the lock, or a pause at work would wait for
-        // what we undo.
-        let _locked = dir.lock()?;
-        let cgroup = Cgroup::open(&record.cgroup)?;
-        if !cgroup.is_gone() {
-            cgroup.thaw()?;
-        }
-    }
-    Ok(())
-}
-
-fn not_running() -> Error {
-    Error::new(ErrorKind::ContainerNotRunning, "container not running")
-}
-
-/// Where init's end is not the end of the others, they are killed with it, and after it.
-fn kill_all(record: &Record) -> Result<()> {
-    let cgroup = Cgroup::open(&record.cgroup)?;
-    let is_alive = record.init.is_some_and(|init| init.is_alive());
-    if !is_alive && cgroup.is_empty()? {
-        return Err(not_running());
-    }
-    if let Some(init) = record.init {
-        // It may be outside of any cgroup, or have ended just now.
-        let _killed = init.signal(libc::SIGKILL).is_ok();
-    }
-    cgroup.kill()
-}
-
-fn send_to_all(record: &Record, signal: i32) -> Result<()> {
-    let cgroup = Cgroup::open(&record.cgroup)?;
-    if signal == libc::SIGKILL {
-        return cgroup.kill();
-    }
-    cgroup.signal_all(signal).map(drop)
+    Ok(0)
 }
 
 /// Names without `SIG`, by number.

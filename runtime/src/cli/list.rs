@@ -2,6 +2,7 @@
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
+use crate::container::Found;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::state::State;
 
@@ -27,30 +28,15 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
         return Err(Error::new(ErrorKind::Usage, format!("invalid format option: {format:?}"))
             .hint("use table or json"));
     }
-    let ids = match global.root.ids()? {
+    let (found, unreadable) = match global.runtime.list()? {
         None if global.root_is_explicit => {
-            let root = global.root.path().display();
-            return Err(Error::new(
-                ErrorKind::RootMissing,
-                format!("the state root {root} does not exist: no such file or directory"),
-            ));
+            let root = &global.runtime.root;
+            let text = format!("the state root {root} does not exist: no such file or directory");
+            return Err(Error::new(ErrorKind::RootMissing, text));
         }
-        ids => ids.unwrap_or_default(),
+        listed => listed.unwrap_or_default(),
     };
-    let mut unreadable = Vec::new();
-    let mut found = Vec::new();
-    for id in &ids {
-        match global.root.open(id).and_then(|dir| dir.load().map(|record| (dir, record))) {
-            Ok(one) => found.push(one),
-            Err(error)
-                if error.kind == ErrorKind::ContainerMissing || error.kind == ErrorKind::StateMissing => {}
-            Err(error) => unreadable.push(error),
-        }
-    }
-    let states: Vec<State<'_>> = found
-        .iter()
-        .map(|(dir, record)| super::state::describe(dir, record, super::state::status(dir, record)))
-        .collect();
+    let states: Vec<State<'_>> = found.iter().map(Found::state).collect();
     let text = match format {
         _ if parsed.has("quiet") => states.iter().map(|state| format!("{}\n", state.id)).collect(),
         // As Go prints a list that was never filled.

@@ -5,7 +5,6 @@ pub mod flags;
 pub mod log;
 
 mod bundle;
-mod container;
 mod create;
 mod delete;
 mod exec;
@@ -23,12 +22,14 @@ mod update;
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use flags::{Flag, Parsed, Verb};
 use hull_sys::exec::Strings;
 use log::Log;
 
-use crate::error::{Error, ErrorKind, Result, Warning, io_words};
+use crate::container::Runtime;
+use crate::error::{Error, ErrorKind, Result, io_words};
 use crate::plan::cgroup::Driver;
 use crate::spec::ContainerId;
 use crate::state::StateRoot;
@@ -92,66 +93,58 @@ pub(crate) const GLOBAL: &[Flag] = &[
 ];
 
 /// What the flags before the verb say.
-#[derive(Debug)]
 pub(crate) struct Global {
     /// Where things are said.
-    pub(crate) log: Log,
-    /// Where containers' directories lie.
-    pub(crate) root: StateRoot,
+    pub(crate) log: Rc<Log>,
+    /// How containers are made and changed.
+    pub(crate) runtime: Runtime,
     /// `--root` was given.
     pub(crate) root_is_explicit: bool,
-    /// Who makes cgroups.
-    pub(crate) driver: Driver,
-    /// `--rootless`; `None` is auto.
-    pub(crate) rootless: Option<bool>,
-    /// `--strict`.
-    pub(crate) strict: bool,
 }
 
 impl Global {
-    /// All but the log, which says what is wrong with the others.
-    fn new(parsed: &Parsed) -> Result<Self> {
-        let driver = match parsed.value("cgroup-manager") {
-            _ if parsed.has("systemd-cgroup") => Driver::Systemd,
-            None | Some("cgroupfs") => Driver::Cgroupfs,
-            Some("systemd") => Driver::Systemd,
-            Some("disabled") => Driver::Disabled,
-            Some(other) => {
-                return Err(Error::new(ErrorKind::Usage, format!("invalid cgroup-manager: {other:?}")));
-            }
-        };
-        let root = parsed.value("root").map(PathBuf::from);
-        if root.as_ref().is_some_and(|root| root.as_os_str() == "/") {
-            return Err(Error::new(ErrorKind::Usage, "the state root cannot be /")
-                .hint("choose a dedicated directory with --root"));
+    fn new(log: Log, mut runtime: Runtime, root_is_explicit: bool) -> Self {
+        let log = Rc::new(log);
+        if log.is_debug() {
+            let log = Rc::clone(&log);
+            runtime.trace = Box::new(move |what| log.debug(what));
         }
-        Ok(Self {
-            log: Log::default(),
-            root_is_explicit: root.is_some(),
-            root: StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?),
-            driver,
-            rootless: match parsed.value("rootless") {
-                Some("true" | "1" | "yes") => Some(true),
-                Some("false" | "0" | "no") => Some(false),
-                _ => None,
-            },
-            strict: parsed.has("strict"),
-        })
+        Self { log, runtime, root_is_explicit }
     }
+}
 
-    /// Takes warnings as what they are, or as an error under `--strict`.
-    pub(crate) fn accept(&self, warnings: &[Warning]) -> Result<()> {
-        match warnings.first() {
-            Some(first) if self.strict => Err(first.clone()),
-            _ => Ok(()),
+/// How the flags have containers made.
+fn runtime(parsed: &Parsed) -> Result<Runtime> {
+    let driver = match parsed.value("cgroup-manager") {
+        _ if parsed.has("systemd-cgroup") => Driver::Systemd,
+        None | Some("cgroupfs") => Driver::Cgroupfs,
+        Some("systemd") => Driver::Systemd,
+        Some("disabled") => Driver::Disabled,
+        Some(other) => {
+            return Err(Error::new(ErrorKind::Usage, format!("invalid cgroup-manager: {other:?}")));
         }
+    };
+    let root = parsed.value("root").map(PathBuf::from);
+    if root.as_ref().is_some_and(|root| root.as_os_str() == "/") {
+        return Err(Error::new(ErrorKind::Usage, "the state root cannot be /")
+            .hint("use --root with a directory of its own"));
     }
+    let rootless = match parsed.value("rootless") {
+        Some("true" | "1" | "yes") => Some(true),
+        Some("false" | "0" | "no") => Some(false),
+        _ => None,
+    };
+    let root = StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?);
+    Ok(Runtime { driver, rootless, strict: parsed.has("strict"), ..Runtime::new(root) })
 }
 
 /// A root that stays the same wherever this process goes.
 fn absolute_root(root: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&root).map_err(|error| {
-        Error::new(ErrorKind::RootUnusable, format!("use the state root {}: {}", root.display(), io_words(&error)))
+        Error::new(
+            ErrorKind::RootUnusable,
+            format!("use the state root {}: {}", root.display(), io_words(&error)),
+        )
     })
 }
 
@@ -185,12 +178,12 @@ pub fn main(words: &[String]) -> i32 {
     let named = understood.map(bundle::named_fds).unwrap_or_default();
     let closed = hull_sys::fs::close_inherited(end, named);
     if let Err(errno) = closed.and_then(|()| hull_sys::fs::take_free_numbers(end)) {
-        Log::default().error(&crate::launch::parent::internal("close inherited descriptors", errno));
+        Log::default().error(&crate::error::internal("close inherited descriptors", errno));
         return FAILED;
     }
     let (log, opened) = open_log(&global);
-    let settings = match opened.and_then(|()| Global::new(&global)) {
-        Ok(settings) => Global { log, ..settings },
+    let settings = match opened.and_then(|()| runtime(&global)) {
+        Ok(runtime) => Global::new(log, runtime, global.value("root").is_some()),
         Err(error) => {
             log.error(&error);
             return FAILED;
@@ -223,7 +216,9 @@ fn run_verb(settings: &Global, verb: &Verb, act: Act, parsed: Result<Parsed>) ->
         }
         Ok(parsed) => {
             let subject = parsed.arguments.first().map_or("", String::as_str);
-            settings.log.debug(format_args!("{} {subject}: the state root is {}", verb.name, settings.root));
+            settings
+                .log
+                .debug(format_args!("{} {subject}: the state root is {}", verb.name, settings.runtime.root));
             let done = seal(verb).and_then(|()| act(settings, &parsed));
             match &done {
                 Ok(code) => settings.log.debug(format_args!("{} {subject}: exits with {code}", verb.name)),
@@ -246,7 +241,7 @@ fn seal(verb: &Verb) -> Result<()> {
     };
     let env = std::env::vars_os().filter_map(pair).collect();
     hull_sys::seal::run_from_sealed_file(Strings::new(args), Strings::new(env)).map_err(|errno| {
-        crate::launch::parent::internal("run from a read-only mount or a sealed copy of its own file", errno)
+        crate::error::internal("run from a read-only mount or a sealed copy of its own file", errno)
     })
 }
 
@@ -332,7 +327,7 @@ pub(crate) fn ids(global: &Global, parsed: &Parsed) -> Result<Vec<ContainerId>> 
     }
     let pattern = regex::Regex::new(parsed.argument(0))
         .map_err(|error| Error::new(ErrorKind::Usage, format!("--regex: {error}")))?;
-    let all = global.root.ids()?.unwrap_or_default();
+    let all = global.runtime.root.ids()?.unwrap_or_default();
     Ok(all.into_iter().filter(|id| pattern.is_match(id.as_str())).collect())
 }
 

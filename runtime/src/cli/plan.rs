@@ -5,6 +5,7 @@ use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle};
 use crate::error::Result;
 use crate::plan::text;
+use crate::spec::ContainerId;
 
 pub(super) const VERB: Verb = Verb {
     name: "plan",
@@ -24,13 +25,14 @@ const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
-    let mut request = bundle::request(global, parsed, parsed.value("id").unwrap_or("plan"))?;
+    let id = ContainerId::parse(parsed.value("id").unwrap_or("plan"))?;
+    let mut bundle = bundle::named(parsed)?;
     if let Some(dir) = parsed.arguments.first() {
-        request.bundle = bundle::absolute(dir)?;
+        bundle.dir = dir;
     }
-    let mut planned = bundle::plan(global, parsed, request)?;
+    let mut planned = global.runtime.plan(&id, &bundle)?;
     let unknown = planned.source.unknown_fields();
-    global.accept(&unknown)?;
+    global.runtime.accept(&unknown)?;
     planned.warnings.extend(unknown);
     // Told here among the other lines, and to the caller's log.
     global.log.record(&planned.warnings);

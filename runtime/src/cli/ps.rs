@@ -2,7 +2,6 @@
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const VERB: Verb = Verb {
@@ -17,8 +16,7 @@ pub(super) const VERB: Verb = Verb {
 const FLAGS: &[Flag] = &[Flag::value("format", "FORMAT", "table (default) or json").short('f')];
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
-    let record = global.root.open(&super::id(parsed)?)?.load()?;
-    let pids = Cgroup::open(&record.cgroup)?.procs()?;
+    let pids = global.runtime.look(&super::id(parsed)?)?.pids()?;
     match parsed.value("format").unwrap_or("table") {
         "json" => {
             let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

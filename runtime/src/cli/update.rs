@@ -1,19 +1,9 @@
 //! `hull update`: other limits for a container that is there.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-
-use hull_cgroup::Hierarchies;
-use hull_sys::open::{self, How};
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
-
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
-use crate::cgroup::Cgroup;
-use crate::error::{Error, ErrorKind, Field, Result, io_words};
-use crate::plan::cgroup::{InForce, plan_update};
-use crate::spec::{self, ContainerId, state::Status};
-use crate::state::Record;
+use crate::container::update::{Limits, Resources};
+use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const VERB: Verb = Verb {
     name: "update",
@@ -57,94 +47,41 @@ const FLAGS: &[Flag] = &[
 
 pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let id = super::id(parsed)?;
-    // Before the lock: what is read may come late, or never.
-    let Some(path) = parsed.value("resources") else { return update(global, &id, &resources(parsed)?) };
-    let (file, name) = match path {
-        "-" => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "standard input"),
-        path => (open_now(path), path),
+    let warnings = match parsed.value("resources") {
+        // Before the lock: what is read may come late, or never.
+        Some(path) => global.runtime.update_from(&id, &Resources::read(path)?)?,
+        None => global.runtime.update(&id, &limits(parsed)?)?,
     };
-    let file = file.map_err(|why| {
-        let why = io_words(&why);
-        Error::new(ErrorKind::ResourcesMissing, format!("open {name}: {why}"))
-    })?;
-    let loaded = spec::load_resources(file, name)?;
-    global.accept(&loaded.warnings)?;
-    global.log.warnings(&loaded.warnings);
-    update(global, &id, &loaded.spec).map_err(|error| loaded.source.point(error))
-}
-
-fn open_now(path: &str) -> std::io::Result<File> {
-    let name = std::ffi::CString::new(path)?;
-    Ok(File::from(open::on_host(None, &name, How::READ_NOW)?))
-}
-
-fn update(global: &Global, id: &ContainerId, resources: &LinuxResources) -> Result<i32> {
-    let state = global.root.open(id)?.lock()?;
-    let record = state.dir().load()?;
-    if matches!(state.dir().status(&record), Status::Stopped | Status::Creating) {
-        return Err(Error::new(ErrorKind::ContainerNotRunning, "container not running"));
-    }
-    same_devices(&record, resources)?;
-    let cgroup = Cgroup::open(&record.cgroup)?;
-    let facts = Hierarchies::of_self()?;
-    let pids_zero_is_unset = !spec::check::is_since(&record.oci_version, (1, 3));
-    let now = InForce { pids_zero_is_unset, ..cgroup.in_force() };
-    let plan = plan_update(resources, record.cgroup.dirs.clone(), &facts, now)?;
-    global.accept(&plan.warnings)?;
-    for write in &plan.writes {
-        global.log.debug(format_args!("{write}"));
-    }
-    cgroup.apply_all(&plan)?;
-    global.log.warnings(&plan.warnings);
+    global.log.warnings(&warnings);
     Ok(0)
 }
 
-/// Device rules stay as they were made, with what GPU tools have added since; callers that hand over all resources
-/// (containerd's CRI) name the same ones.
-fn same_devices(record: &Record, resources: &LinuxResources) -> Result<()> {
-    let Some(asked) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) else { return Ok(()) };
-    let made = super::bundle::config_of(record).ok();
-    let made = made.as_ref().and_then(|config| config.spec.linux().as_ref()?.resources().as_ref());
-    if made.and_then(|made| made.devices().as_ref()) == Some(asked) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::UpdateDevices, "device rules of a container cannot be changed")
-        .hint("leave them out, or create the container again")
-        .field(Field::named("linux.resources.devices")))
-}
-
 /// The limits that the flags name.
-fn resources(parsed: &Parsed) -> Result<LinuxResources> {
+fn limits(parsed: &Parsed) -> Result<Limits> {
     for name in ["l3-cache-schema", "mem-bw-schema"] {
         if parsed.value(name).is_some() {
-            return Err(Error::new(ErrorKind::Usage, format!("--{name}: Intel RDT is not supported")));
+            let text = format!("--{name}: Intel RDT is not supported");
+            return Err(Error::new(ErrorKind::Usage, text));
         }
     }
-    let mut memory = LinuxMemory::default();
-    memory.set_limit(bytes(parsed, "memory")?).set_swap(bytes(parsed, "memory-swap")?);
-    memory.set_reservation(bytes(parsed, "memory-reservation")?);
-    memory.set_kernel(bytes(parsed, "kernel-memory")?).set_kernel_tcp(bytes(parsed, "kernel-memory-tcp")?);
-    let mut cpu = LinuxCpu::default();
-    cpu.set_quota(number(parsed, "cpu-quota")?).set_period(number(parsed, "cpu-period")?);
-    cpu.set_burst(number(parsed, "cpu-burst")?).set_shares(number(parsed, "cpu-share")?);
-    cpu.set_idle(number(parsed, "cpu-idle")?);
-    cpu.set_realtime_period(number(parsed, "cpu-rt-period")?);
-    cpu.set_realtime_runtime(number(parsed, "cpu-rt-runtime")?);
-    cpu.set_cpus(parsed.value("cpuset-cpus").map(str::to_owned));
-    cpu.set_mems(parsed.value("cpuset-mems").map(str::to_owned));
-    let mut resources = LinuxResources::default();
-    resources.set_memory(Some(memory)).set_cpu(Some(cpu)).set_devices(None);
-    if let Some(limit) = number(parsed, "pids-limit")? {
-        let mut pids = LinuxPids::default();
-        pids.set_limit(limit);
-        resources.set_pids(Some(pids));
-    }
-    if let Some(weight) = number(parsed, "blkio-weight")? {
-        let mut block_io = LinuxBlockIo::default();
-        block_io.set_weight(Some(weight));
-        resources.set_block_io(Some(block_io));
-    }
-    Ok(resources)
+    Ok(Limits {
+        memory: bytes(parsed, "memory")?,
+        memory_swap: bytes(parsed, "memory-swap")?,
+        memory_reservation: bytes(parsed, "memory-reservation")?,
+        kernel_memory: bytes(parsed, "kernel-memory")?,
+        kernel_memory_tcp: bytes(parsed, "kernel-memory-tcp")?,
+        cpu_quota: number(parsed, "cpu-quota")?,
+        cpu_period: number(parsed, "cpu-period")?,
+        cpu_burst: number(parsed, "cpu-burst")?,
+        cpu_shares: number(parsed, "cpu-share")?,
+        cpu_idle: number(parsed, "cpu-idle")?,
+        cpu_rt_period: number(parsed, "cpu-rt-period")?,
+        cpu_rt_runtime: number(parsed, "cpu-rt-runtime")?,
+        cpuset_cpus: parsed.value("cpuset-cpus").map(str::to_owned),
+        cpuset_mems: parsed.value("cpuset-mems").map(str::to_owned),
+        pids: number(parsed, "pids-limit")?,
+        block_io_weight: number(parsed, "blkio-weight")?,
+    })
 }
 
 fn number<N: std::str::FromStr>(parsed: &Parsed, name: &str) -> Result<Option<N>> {

@@ -8,7 +8,7 @@ use hull_sys::process::{self, Exit};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, pidfd, socket, tty};
 
-use super::parent::internal;
+use crate::error::internal;
 use crate::error::{Error, ErrorKind, Field, Result, io_words};
 
 /// The caller's terminal, in raw mode until this is dropped.

@@ -19,11 +19,11 @@ use hull_sys::{Errno, cred, fs, limits, namespace, pidfd, signal};
 
 use super::channel::{Channel, In, Message, Report, Stage};
 use super::init::{enter_cgroup, finish, identify, take_terminal};
-use super::parent::internal;
 use super::report;
 use crate::apply::process;
 use crate::apply::pty::Pty;
 use crate::cgroup::Cgroup;
+use crate::error::internal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::caps::SYS_ADMIN;
 use crate::plan::process::ProcessPlan;

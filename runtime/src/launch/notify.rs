@@ -9,7 +9,7 @@ use hull_sys::process::{self, Pid};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, socket};
 
-use super::parent::internal;
+use crate::error::internal;
 use crate::error::{Error, ErrorKind, Result, io_words, words};
 
 /// How long the service manager may take to answer the barrier.
@@ -29,8 +29,9 @@ pub fn directory(state: &Path) -> PathBuf {
 /// Makes the directory, before the container is made.
 pub fn prepare(state: &Path) -> Result<()> {
     let dir = directory(state);
-    std::fs::create_dir_all(&dir)
-        .map_err(|error| Error::new(ErrorKind::Notify, format!("make {}: {}", dir.display(), io_words(&error))))
+    std::fs::create_dir_all(&dir).map_err(|error| {
+        Error::new(ErrorKind::Notify, format!("make {}: {}", dir.display(), io_words(&error)))
+    })
 }
 
 /// The caller's `NOTIFY_SOCKET`, if it has one that is there: a variable left over from a service that has

@@ -20,7 +20,7 @@ use super::channel::{Channel, Message, Report, Stage};
 use super::init::{self, Init};
 use super::{hooks, idmap, report, stage};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, ErrorKind, Field, Result};
+use crate::error::{Error, ErrorKind, Field, Result, internal};
 use crate::plan::Plan;
 use crate::plan::hooks::HookPlan;
 use crate::plan::namespaces::{self, IdMaps, Join};
@@ -319,11 +319,6 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error
             Err(errno) => return Err(internal("receive a message from the container's init", errno)),
         }
     }
-}
-
-/// The error of a call that only fails when the system is out of something.
-pub fn internal(what: &str, errno: Errno) -> Error {
-    Error::new(ErrorKind::Internal, format!("{what}: {}", report::words(errno)))
 }
 
 fn clone_failed(errno: Errno, namespaces: u64) -> Error {

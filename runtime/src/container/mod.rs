@@ -1,0 +1,82 @@
+//! The life of a container, as verbs on a state root: each locks what it changes, checks that the move is allowed, and
+//! leaves the container as it was, or gone, when it fails. One file for each verb; they do not call each other.
+//!
+//! ```text
+//! Bundle ── plan ──> Planned
+//! Reserved ── create ──> Created ── keep ──> (another process) ── start ──> Running
+//!                           └────── start ──> Running ── wait ──> Ended
+//! ```
+//! `cli` calls it, and so may other programs. It prints nothing: warnings are returned, and what is being done is
+//! told to [`Runtime::trace`].
+
+use std::fmt;
+
+use crate::error::{Result, Warning, internal};
+use crate::plan::cgroup::Driver;
+use crate::spec::ContainerId;
+use crate::state::{Record, StateDir, StateRoot};
+
+pub mod announce;
+pub mod bundle;
+pub mod create;
+mod delete;
+pub mod exec;
+mod hooks;
+mod kill;
+mod pause;
+mod start;
+mod status;
+mod undo;
+pub mod update;
+
+pub use bundle::{Bundle, Planned};
+pub use create::{Created, Reserved, Running};
+pub use status::Found;
+
+/// A state root, and how this process makes and changes the containers below it.
+pub struct Runtime {
+    /// Where the containers' directories lie.
+    pub root: StateRoot,
+    /// Who makes cgroups.
+    pub driver: Driver,
+    /// Whether missing rights over cgroups are tolerated; `None` where this process has none.
+    pub rootless: Option<bool>,
+    /// Warnings are errors.
+    pub strict: bool,
+    /// Is told what is being done.
+    pub trace: Trace,
+}
+
+/// Is told what is being done, in a sentence.
+pub type Trace = Box<dyn Fn(fmt::Arguments<'_>)>;
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Containers below `root`, made with cgroups of our own.
+    pub fn new(root: StateRoot) -> Self {
+        Self { root, driver: Driver::default(), rootless: None, strict: false, trace: Box::new(|_what| {}) }
+    }
+
+    /// Takes warnings as what they are, or as an error when they are to be one.
+    ///
+    /// # Errors
+    /// The first, with [`Self::strict`].
+    pub fn accept(&self, warnings: &[Warning]) -> Result<()> {
+        match warnings.first() {
+            Some(first) if self.strict => Err(first.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The directory and the record of a container.
+    fn find(&self, id: &ContainerId) -> Result<(StateDir, Record)> {
+        let dir = self.root.open(id)?;
+        let record = dir.load()?;
+        Ok((dir, record))
+    }
+}
