@@ -44,6 +44,7 @@ tests! {
     options_that_look_like_a_bootstrap_message_are_none.breaks_on(DIALECTS),
     start_leaves_the_terminal_and_the_streams_of_the_daemon,
     start_twice_gives_one_shim,
+    a_start_right_after_shutdown_gets_another_shim,
     containers_of_a_group_share_a_shim,
     the_annotation_of_the_shim_comes_before_that_of_kubernetes,
     shims_that_start_at_once_are_one.breaks_on(RACE),
@@ -173,6 +174,25 @@ fn start_twice_gives_one_shim(lab: &Lab) -> TestResult {
     assert_eq!(again.socket, task.started.socket);
     task.up_waiting()?;
     assert_eq!(daemon.sockets(), std::slice::from_ref(&task.started.socket));
+    daemon.end()
+}
+
+/// As `docker restart` does: the shim before may still be sending its last events.
+fn a_start_right_after_shutdown_gets_another_shim(lab: &Lab) -> TestResult {
+    let daemon = lab.daemon()?;
+    let bundle = daemon.bundle().sh("exit 3");
+    let mut former = None;
+    for _ in 0..5 {
+        let asked = daemon.start(&bundle)?.ok();
+        let task = daemon.attach(bundle.clone(), daemon.read_answer(&asked)?)?;
+        assert_ne!(former.replace(task.shim_pid()), Some(task.shim_pid()));
+        task.up(&Stdio::default())?;
+        assert_eq!(task.wait("").get()?.exit_status, 3);
+        assert_eq!(task.delete("")?.exit_status, 3);
+        task.shutdown()?;
+    }
+    daemon.delete(&bundle)?;
+    daemon.remove_bundle(&bundle);
     daemon.end()
 }
 

@@ -31,9 +31,9 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Those of this socket.
-    pub fn of(listener: UnixListener) -> Self {
-        Self { listener, open: Arc::default() }
+    /// Those of this socket; `open` is how many there are.
+    pub fn of(listener: UnixListener, open: Arc<AtomicUsize>) -> Self {
+        Self { listener, open }
     }
 }
 

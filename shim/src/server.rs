@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hull_sys::process;
@@ -20,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::events::Outbox;
 use crate::flags::Flags;
 use crate::log::{self, Level};
-use crate::service;
 use crate::task::Shim;
+use crate::{service, start};
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -60,10 +61,11 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     watch_signals(&shim)?;
     tokio::task::spawn_local(end_unless_used(Rc::clone(&shim)));
     tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
+    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
     let mut server = Server::new()
-        .add_listener(Listener::new(Connections::of(listener)))
+        .add_listener(Listener::new(Connections::of(listener, Arc::clone(&shim.connected))))
         .register_service(service::services(&jobs));
     server.start().await.map_err(|why| Error::failed("serve", why))?;
     log::line(Level::Info, &format!("serving group of {}, pid {}", flags.id, std::process::id()));
@@ -76,6 +78,10 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
             }
             () = shim.over.notified() => break,
         }
+    }
+    // A `start` from now on makes a new server, also for the same container: this one will not serve it.
+    if let Some(Err(left)) = path.map(|path| start::withdraw(&path)) {
+        log::warning(&format!("exiting: {left}"));
     }
     // The answer to Shutdown leaves first.
     tokio::time::sleep(LAST_ANSWER).await;

@@ -142,6 +142,20 @@ fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, why)| Error::failed(what(), why.desc()))
 }
 
+/// Removes the socket of this process, which listens there and will no longer serve.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn withdraw(path: &Path) -> Result<()> {
+    let failed = |why: &dyn std::fmt::Display| Error::failed(format!("remove {}", path.display()), why);
+    let Some(dir) = path.parent() else { return Ok(()) };
+    let _one_at_a_time = lock(dir)?;
+    match std::fs::remove_file(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(failed(&why)),
+        _ => Ok(()),
+    }
+}
+
 /// Removes the socket of a server that is gone; one that answers stays.
 ///
 /// # Errors

@@ -186,7 +186,8 @@ fn find_v1(root: &Path, controllers: &str, own: &str, table: &mut Table) -> Resu
             return Ok(Some(path));
         }
     }
-    table.v1_mount(controllers, own)
+    // What is listed may be covered by another mount.
+    Ok(table.v1_mount(controllers, own)?.filter(|mount| is(mount, magic::CGROUP)))
 }
 
 fn find_v2(root: &Path, own: &str, search: bool, table: &mut Table) -> Result<Option<PathBuf>> {
@@ -196,7 +197,10 @@ fn find_v2(root: &Path, own: &str, search: bool, table: &mut Table) -> Result<Op
     }
     // Every host lists the v2 hierarchy in /proc/self/cgroup, mounted or not: only a host without any v1
     // hierarchy is worth reading the whole mount table for it.
-    if search { table.v2_mount(own) } else { Ok(None) }
+    if !search {
+        return Ok(None);
+    }
+    Ok(table.v2_mount(own)?.filter(|mount| is(mount, magic::CGROUP2)))
 }
 
 fn is(path: &Path, filesystem: u64) -> bool {
@@ -292,7 +296,7 @@ mod tests {
         let text = b"1 1 0:1 /c1 /lab/sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu,cpuacct\n\
                      2 1 0:1 / /mnt/cpu rw - cgroup cgroup rw,cpu,cpuacct\n";
         let mut table = Table(Some(text.to_vec()));
-        let mut found = |own| find_v1(Path::new("/none"), "cpu,cpuacct", own, &mut table).unwrap();
+        let mut found = |own| table.v1_mount("cpu,cpuacct", own).unwrap();
         assert_eq!(found("/"), Some("/mnt/cpu".into()));
         assert_eq!(found("/c10"), Some("/mnt/cpu".into()));
         assert_eq!(found("/c1/sub"), Some("/lab/sys/fs/cgroup/cpu".into()));

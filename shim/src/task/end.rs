@@ -35,8 +35,13 @@ impl Shim {
             if process.is_init() && container.shares_pids {
                 shim.kill_rest(&container);
             }
+            // A daemon that is away reads when it comes back, and must find the process stopped then: containerd
+            // 1.6 loses an exit that it is told while it takes the container in.
             if let Some(streams) = process.streams.get() {
-                streams.taken().await;
+                tokio::select! {
+                    () = streams.taken() => {}
+                    () = shim.disconnected() => {}
+                }
             }
             if process.is_init() {
                 container.init_settled.set(true);

@@ -9,6 +9,8 @@ mod end;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hull_proto::{events, process, runc_options, task};
@@ -29,6 +31,8 @@ use crate::{bundle, log, mounts, stats, time};
 
 /// How long output may take to be handed over before a process is deleted.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait before the next look at what cannot be waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -43,6 +47,8 @@ pub struct Shim {
     pub reaper: Rc<Reaper>,
     /// Told when this shim has nothing to do any more.
     pub over: Notify,
+    /// How many daemons and tools are connected.
+    pub connected: Arc<AtomicUsize>,
     /// The pod that lives in this shim, if the sandbox service has made one.
     pub sandbox: RefCell<Option<Rc<Sandbox>>>,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
@@ -59,11 +65,19 @@ impl Shim {
             outbox,
             reaper: Rc::default(),
             over: Notify::new(),
+            connected: Arc::default(),
             sandbox: RefCell::default(),
             containers: RefCell::default(),
             making: RefCell::default(),
             was_used: Cell::new(false),
         })
+    }
+
+    /// Waits until no daemon, and no tool, is connected.
+    async fn disconnected(&self) {
+        while self.connected.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Whether it keeps no container.
