@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::events::Outbox;
 use crate::flags::Flags;
 use crate::log::{self, Level};
+use crate::service;
 use crate::task::Shim;
-use crate::{service, start};
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -62,6 +62,7 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
     tokio::task::spawn_local(end_unless_used(Rc::clone(&shim)));
     tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    shim.socket.replace(path);
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
     let mut server = Server::new()
@@ -78,10 +79,6 @@ async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
             }
             () = shim.over.notified() => break,
         }
-    }
-    // A `start` from now on makes a new server, also for the same container: this one will not serve it.
-    if let Some(Err(left)) = path.map(|path| start::withdraw(&path)) {
-        log::warning(&format!("exiting: {left}"));
     }
     // The answer to Shutdown leaves first.
     tokio::time::sleep(LAST_ANSWER).await;

@@ -8,6 +8,7 @@ mod end;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +28,7 @@ use crate::io::console::ConsoleSocket;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 use crate::spawn::{self, Exit};
-use crate::{bundle, log, mounts, stats, time};
+use crate::{bundle, log, mounts, start, stats, time};
 
 /// How long output may take to be handed over before a process is deleted.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub struct Shim {
     pub reaper: Rc<Reaper>,
     /// Told when this shim has nothing to do any more.
     pub over: Notify,
+    /// Where this shim is reached; none once it exits.
+    pub socket: RefCell<Option<PathBuf>>,
     /// How many daemons and tools are connected.
     pub connected: Arc<AtomicUsize>,
     /// The pod that lives in this shim, if the sandbox service has made one.
@@ -65,6 +68,7 @@ impl Shim {
             outbox,
             reaper: Rc::default(),
             over: Notify::new(),
+            socket: RefCell::default(),
             connected: Arc::default(),
             sandbox: RefCell::default(),
             containers: RefCell::default(),
@@ -90,8 +94,12 @@ impl Shim {
         !self.was_used.get() && self.sandbox.borrow().is_none()
     }
 
-    /// Ends the shim, once its answers and events have left.
+    /// Ends the shim, once its answers and events have left. A `start` makes a new one from now on, also for the same
+    /// container: this one will not serve it.
     pub fn end(&self) {
+        if let Some(Err(left)) = self.socket.take().map(|path| start::withdraw(&path)) {
+            log::warning(&format!("exiting: {left}"));
+        }
         self.over.notify_one();
     }
 
