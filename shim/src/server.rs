@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::events::Outbox;
 use crate::flags::Flags;
 use crate::log::{self, Level};
-use crate::service;
 use crate::task::Shim;
+use crate::{service, start};
 
 /// How long the end waits for the daemon to take the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -38,31 +38,30 @@ const LAST_ANSWER: Duration = Duration::from_millis(2);
 pub fn serve(flags: &Flags) -> Result<()> {
     let listener = take_socket()?;
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
-    let done = serve_on(flags, listener);
-    if let Some(path) = path {
-        // A later shim of the same group may have taken the name over; it does not while we listen.
-        let _removed = std::fs::remove_file(path).is_ok();
+    let done = serve_on(flags, listener, path.clone());
+    if let (Err(_), Some(path)) = (&done, path) {
+        // One that has served has taken it away itself, and another may have it by now.
+        let _removed = start::withdraw(&path).is_ok();
     }
     done
 }
 
-fn serve_on(flags: &Flags, listener: StdListener) -> Result<()> {
+fn serve_on(flags: &Flags, listener: StdListener, path: Option<PathBuf>) -> Result<()> {
     let bundle = std::env::current_dir().map_err(|why| Error::failed("find the bundle", why))?;
     log::open(&bundle, flags.debug);
     process::become_subreaper().map_err(|why| Error::failed("become a subreaper", why.desc()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|why| Error::failed("create an event loop", why))?;
-    tokio::task::LocalSet::new().block_on(&runtime, run(flags, listener))
+    tokio::task::LocalSet::new().block_on(&runtime, run(flags, listener, path))
 }
 
-async fn run(flags: &Flags, listener: StdListener) -> Result<()> {
+async fn run(flags: &Flags, listener: StdListener, path: Option<PathBuf>) -> Result<()> {
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let shim = Shim::new(&flags.namespace, Outbox::new(&flags.namespace, &address));
+    shim.socket.replace(path);
     watch_signals(&shim)?;
     tokio::task::spawn_local(end_unless_used(Rc::clone(&shim)));
     tokio::task::spawn_local(Rc::clone(&shim.outbox).run());
-    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
-    shim.socket.replace(path);
     let (jobs, mut todo) = mpsc::unbounded_channel::<service::Job>();
     let listener = UnixListener::from_std(listener).map_err(|why| Error::failed("watch the socket", why))?;
     let mut server = Server::new()
