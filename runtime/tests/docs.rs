@@ -79,6 +79,54 @@ fn every_error_code_is_in_error_codes_md_and_no_other() {
     );
 }
 
+/// The text without its unit tests.
+fn code_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn folders_depend_on_each_other_as_architecture_md_says() {
+    let text = read("docs/architecture.md");
+    let (_, table) = text.split_once("## Folders of `runtime/src`").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 10, "{rows:?}");
+    for row in rows {
+        let name = row[1].trim_matches(['`', '/']);
+        let allowed: BTreeSet<String> = row[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let place = top().join("runtime/src").join(name);
+        let all = if place.is_dir() { files(&place, ".rs") } else { vec![place] };
+        let is_test = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "tests.rs");
+        let mut used = BTreeSet::new();
+        for file in all.iter().filter(|path| !is_test(path)) {
+            let code = code_of(file);
+            let modules = code.split("crate::").skip(1).map(|rest| {
+                rest.split(|c: char| !c.is_ascii_lowercase() && c != '_')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            });
+            used.extend(
+                modules.filter(|module| !["error", name.trim_end_matches(".rs")].contains(&module.as_str())),
+            );
+            let crates = ["hull_cgroup", "hull_seccomp", "hull_sys", "oci_spec"];
+            used.extend(
+                crates
+                    .iter()
+                    .filter(|one| code.contains(&format!("{one}::")))
+                    .map(|one| one.replace('_', "-")),
+            );
+        }
+        assert_eq!(used, allowed, "{name} uses the former, docs/architecture.md has the latter");
+    }
+}
+
 #[test]
 fn every_message_of_the_channel_is_in_process_tree_md() {
     let source = read("runtime/src/launch/channel.rs");

@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle};
-use crate::cgroup::SubCgroup;
-use crate::container::exec::{Changes, Exec, What};
+use crate::container::exec::{Changes, Exec, SubCgroup, What};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Exit code when the process could not be set up; any other is the process's own.

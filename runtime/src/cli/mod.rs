@@ -28,11 +28,9 @@ use flags::{Flag, Parsed, Verb};
 use hull_sys::exec::Strings;
 use log::Log;
 
-use crate::container::Runtime;
+use crate::container::{Driver, Runtime};
 use crate::error::{Error, ErrorKind, Result, io_words};
-use crate::plan::cgroup::Driver;
 use crate::spec::ContainerId;
-use crate::state::StateRoot;
 
 /// Exit code of a command that does not exist.
 const UNKNOWN_COMMAND: i32 = 3;
@@ -134,27 +132,7 @@ fn runtime(parsed: &Parsed) -> Result<Runtime> {
         Some("false" | "0" | "no") => Some(false),
         _ => None,
     };
-    let root = StateRoot::new(absolute_root(root.unwrap_or_else(default_root))?);
-    Ok(Runtime { driver, rootless, strict: parsed.has("strict"), ..Runtime::new(root) })
-}
-
-/// A root that stays the same wherever this process goes.
-fn absolute_root(root: PathBuf) -> Result<PathBuf> {
-    std::path::absolute(&root).map_err(|error| {
-        Error::new(
-            ErrorKind::RootUnusable,
-            format!("use the state root {}: {}", root.display(), io_words(&error)),
-        )
-    })
-}
-
-/// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`, also as root of a user namespace of
-/// their own (as Podman makes one), where `$USER` still tells.
-fn default_root() -> PathBuf {
-    let is_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
-    let is_users = || hull_sys::cred::euid() != 0 || crate::host::probe_user_namespace() && !is_root();
-    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && is_users());
-    of_user.map_or_else(|| PathBuf::from("/run/hull"), |dir| PathBuf::from(dir).join("hull"))
+    Ok(Runtime { driver, rootless, strict: parsed.has("strict"), ..Runtime::at(root)? })
 }
 
 /// Runs one command line (without the program's name) and answers the exit code.

@@ -3,8 +3,8 @@
 
 use super::flags::{Flag, Parsed, Verb};
 use super::{Global, bundle};
+use crate::container::text;
 use crate::error::Result;
-use crate::plan::text;
 use crate::spec::ContainerId;
 
 pub(super) const VERB: Verb = Verb {

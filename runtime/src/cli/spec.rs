@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::Global;
 use super::flags::{Flag, Parsed, Verb};
+use crate::container::bundle::first_config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::template::{Template, User};
 
 pub(super) const VERB: Verb = Verb {
     name: "spec",
@@ -35,12 +35,8 @@ pub(super) fn run(_global: &Global, parsed: &Parsed) -> Result<i32> {
         let why = crate::error::io_words(&error);
         Error::new(ErrorKind::ConfigUnwritable, format!("write {}: {why}", path.display()))
     };
-    let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
-    let template = Template {
-        unified_cgroups: hull_cgroup::Hierarchies::of_self()?.v1.is_empty(),
-        rootless: parsed.has("rootless").then_some(user),
-    };
+    let text = first_config(parsed.has("rootless"))?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
-    file.write_all(template.text().as_bytes()).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
     Ok(0)
 }

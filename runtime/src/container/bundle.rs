@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use hull_cgroup::Hierarchies;
 use hull_sys::open::{self, How};
 use oci_spec::runtime::Spec;
 
@@ -12,6 +13,7 @@ use crate::host::{self, Facts};
 use crate::launch::notify;
 use crate::launch::report::check_passed_fds;
 use crate::plan::{self, Plan, Request};
+use crate::spec::template::{Template, User};
 use crate::spec::{self, ContainerId, Loaded, Source};
 use crate::state::Record;
 
@@ -107,6 +109,19 @@ impl Runtime {
         let dir = notify::directory(&self.root.path().join(id.as_str()));
         std::path::absolute(dir).ok().map(|dir| dir.to_string_lossy().into_owned())
     }
+}
+
+/// A config.json to start from, for this host and, where `rootless`, this user.
+///
+/// # Errors
+/// When the cgroups of this host cannot be read.
+pub fn first_config(rootless: bool) -> Result<String> {
+    let user = User { uid: hull_sys::cred::euid(), gid: hull_sys::cred::egid() };
+    let template = Template {
+        unified_cgroups: Hierarchies::of_self()?.v1.is_empty(),
+        rootless: rootless.then_some(user),
+    };
+    Ok(template.text())
 }
 
 /// Descriptors from socket activation, if they are meant for us (`sd_listen_fds(3)`): a shell below a

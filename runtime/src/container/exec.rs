@@ -12,7 +12,7 @@ use serde_json::json;
 use super::announce::{Announce, console_socket};
 use super::bundle::listen_fds;
 use super::{Runtime, status};
-use crate::cgroup::{Cgroup, SubCgroup};
+use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Field, Result, Warning, words};
 use crate::host;
 use crate::launch::foreground::{self, Terminal};
@@ -23,6 +23,8 @@ use crate::plan::process::ProcessPlan;
 use crate::spec::state::Status;
 use crate::spec::{self, ContainerId, Loaded, Source};
 use crate::state::{Identity, Record, StateDir};
+
+pub use crate::cgroup::SubCgroup;
 
 /// What is to run, and how.
 #[derive(Clone, Debug)]

@@ -10,11 +10,11 @@
 //! told to [`Runtime::trace`].
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::error::{Result, Warning, internal};
-use crate::plan::cgroup::Driver;
+use crate::error::{Error, ErrorKind, Result, Warning, internal, io_words};
 use crate::spec::ContainerId;
-use crate::state::{Record, StateDir, StateRoot};
+use crate::state::{Record, StateDir};
 
 pub mod announce;
 pub mod bundle;
@@ -32,6 +32,10 @@ pub mod update;
 pub use bundle::{Bundle, Planned};
 pub use create::{Created, Reserved, Running};
 pub use status::Found;
+
+pub use crate::plan::cgroup::Driver;
+pub use crate::plan::text;
+pub use crate::state::StateRoot;
 
 /// A state root, and how this process makes and changes the containers below it.
 pub struct Runtime {
@@ -57,9 +61,23 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Containers below `root`, made with cgroups of our own.
-    pub fn new(root: StateRoot) -> Self {
-        Self { root, driver: Driver::default(), rootless: None, strict: false, trace: Box::new(|_what| {}) }
+    /// The containers below `root`, or else below where this user has theirs; their cgroups are made by this process.
+    ///
+    /// # Errors
+    /// When a relative root cannot be made absolute.
+    pub fn at(root: Option<PathBuf>) -> Result<Self> {
+        let root = root.unwrap_or_else(default_root);
+        let root = std::path::absolute(&root).map_err(|error| {
+            let text = format!("use the state root {}: {}", root.display(), io_words(&error));
+            Error::new(ErrorKind::RootUnusable, text)
+        })?;
+        Ok(Self {
+            root: StateRoot::new(root),
+            driver: Driver::default(),
+            rootless: None,
+            strict: false,
+            trace: Box::new(|_what| {}),
+        })
     }
 
     /// Takes warnings as what they are, or as an error when they are to be one.
@@ -79,4 +97,13 @@ impl Runtime {
         let record = dir.load()?;
         Ok((dir, record))
     }
+}
+
+/// runc's rule with our name: an ordinary user has `$XDG_RUNTIME_DIR/hull`, also as root of a user namespace of
+/// their own (as Podman makes one), where `$USER` still tells.
+fn default_root() -> PathBuf {
+    let is_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
+    let is_users = || hull_sys::cred::euid() != 0 || crate::host::probe_user_namespace() && !is_root();
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && is_users());
+    of_user.map_or_else(|| PathBuf::from("/run/hull"), |dir| PathBuf::from(dir).join("hull"))
 }

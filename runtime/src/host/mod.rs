@@ -3,10 +3,9 @@
 //! nothing. `cli` calls [`probe`], every planner reads [`Facts`].
 
 use hull_cgroup::Hierarchies;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{PosixRlimitType, Process, Spec};
 
 use crate::error::{Error, ErrorKind, Result, words};
-use crate::plan::process::rlimit_number;
 
 /// The facts.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +116,29 @@ fn probe_oom_floor(wanted: i32) -> i32 {
     // Raising it is always allowed.
     let _raised = std::fs::write(OWN, now.to_string()).is_ok();
     wanted
+}
+
+/// The kernel's number of a resource limit (`asm-generic/resource.h`).
+pub fn rlimit_number(kind: PosixRlimitType) -> u32 {
+    use PosixRlimitType as R;
+    match kind {
+        R::RlimitCpu => 0,
+        R::RlimitFsize => 1,
+        R::RlimitData => 2,
+        R::RlimitStack => 3,
+        R::RlimitCore => 4,
+        R::RlimitRss => 5,
+        R::RlimitNproc => 6,
+        R::RlimitNofile => 7,
+        R::RlimitMemlock => 8,
+        R::RlimitAs => 9,
+        R::RlimitLocks => 10,
+        R::RlimitSigpending => 11,
+        R::RlimitMsgqueue => 12,
+        R::RlimitNice => 13,
+        R::RlimitRtprio => 14,
+        R::RlimitRttime => 15,
+    }
 }
 
 fn probe_hard_limits(process: &Process) -> Result<Vec<(u32, u64)>> {

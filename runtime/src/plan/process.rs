@@ -6,7 +6,7 @@ use std::ffi::CString;
 
 use hull_sys::cred::Caps;
 use hull_sys::limits::{Limit, Scheduler};
-use oci_spec::runtime::{PosixRlimitType, Process};
+use oci_spec::runtime::Process;
 
 use super::caps;
 use super::path::{InRoot, c_string};
@@ -218,36 +218,13 @@ fn plan_caps(
     CapsPlan { bounding, sets: Caps { effective, permitted, inheritable }, ambient }
 }
 
-/// The kernel's number of a resource limit (`asm-generic/resource.h`).
-pub fn rlimit_number(kind: PosixRlimitType) -> u32 {
-    use PosixRlimitType as R;
-    match kind {
-        R::RlimitCpu => 0,
-        R::RlimitFsize => 1,
-        R::RlimitData => 2,
-        R::RlimitStack => 3,
-        R::RlimitCore => 4,
-        R::RlimitRss => 5,
-        R::RlimitNproc => 6,
-        R::RlimitNofile => 7,
-        R::RlimitMemlock => 8,
-        R::RlimitAs => 9,
-        R::RlimitLocks => 10,
-        R::RlimitSigpending => 11,
-        R::RlimitMsgqueue => 12,
-        R::RlimitNice => 13,
-        R::RlimitRtprio => 14,
-        R::RlimitRttime => 15,
-    }
-}
-
 /// The limits, lowered to the hard limit of this process where it may not raise it.
 fn plan_rlimits(process: &Process, facts: &Facts, warnings: &mut Vec<Warning>) -> Vec<RlimitPlan> {
     let may_raise = facts.effective >> caps::SYS_RESOURCE & 1 == 1;
     let mut plans = Vec::new();
     for (index, wanted) in process.rlimits().iter().flatten().enumerate() {
         let field = Field::item("process.rlimits", index);
-        let resource = rlimit_number(wanted.typ());
+        let resource = crate::host::rlimit_number(wanted.typ());
         let mut limit = Limit { soft: wanted.soft(), hard: wanted.hard() };
         let ceiling = facts.hard_limit(resource);
         if !may_raise && limit.hard > ceiling {
