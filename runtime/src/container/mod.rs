@@ -2,9 +2,9 @@
 //! leaves the container as it was, or gone, when it fails. One file for each verb; they do not call each other.
 //!
 //! ```text
-//! Bundle ── plan ──> Planned
-//! Reserved ── create ──> Created ── keep ──> (another process) ── start ──> Running
-//!                           └────── start ──> Running ── wait ──> Ended
+//! Bundle ── plan ──> Planned                                  nothing has changed
+//! Reserved ── create ──> Created ── start ──> Running ── wait  in one process: run
+//!                           └── (left to a later start)        create
 //! ```
 //! `cli` calls it, and so may other programs. It prints nothing: warnings are returned, and what is being done is
 //! told to [`Runtime::trace`].
