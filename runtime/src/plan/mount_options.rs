@@ -1,13 +1,14 @@
-//! What the words in `mounts[].options` mean, as one table. Pure; called by `plan::mounts`. `features` claims
-//! the same words.
+//! What the words in `mounts[].options` mean: those that every program with mounts knows are `hull-sys`'s. Pure;
+//! called by `plan::mounts`. `features` claims the same words.
 
-use hull_sys::mount::{Change, attr, propagation};
+use hull_sys::mount::{RECURSIVE, attr};
+use hull_sys::mount_words;
+
+pub use hull_sys::mount_words::add;
 
 /// What one word asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Nothing.
-    Default,
     /// An attribute of this mount.
     Attr(u64),
     /// The absence of an attribute of this mount.
@@ -38,44 +39,26 @@ pub enum Word {
     Remount,
 }
 
-use Word::{Attr, Bind, NoAttr, NoRecAttr, Nothing, Propagation, RecAttr, Super};
+use Word::{NoRecAttr, Nothing, RecAttr, Super};
 
-/// Every word hull knows, sorted; anything else is passed to the file system.
-pub const WORDS: &[(&str, Word)] = &[
+/// The others, sorted.
+const WORDS: &[(&str, Word)] = &[
     ("acl", Super("acl")),
     ("async", Nothing),
-    ("atime", NoAttr(attr::NOATIME)),
-    ("bind", Bind(false)),
     ("copy-symlink", Word::CopySymlink),
-    ("defaults", Word::Default),
     ("dest-nofollow", Word::DestNofollow),
-    ("dev", NoAttr(attr::NODEV)),
-    ("diratime", NoAttr(attr::NODIRATIME)),
     ("dirsync", Super("dirsync")),
-    ("exec", NoAttr(attr::NOEXEC)),
     ("idmap", Word::Idmap(false)),
     ("iversion", Super("iversion")),
     ("lazytime", Super("lazytime")),
-    ("loud", Nothing),
     ("mand", Super("mand")),
     ("noacl", Super("noacl")),
-    ("noatime", Attr(attr::NOATIME)),
-    ("nodev", Attr(attr::NODEV)),
-    ("nodiratime", Attr(attr::NODIRATIME)),
-    ("noexec", Attr(attr::NOEXEC)),
     ("noiversion", Nothing),
     ("nolazytime", Nothing),
     ("nomand", Nothing),
-    ("norelatime", Nothing),
-    ("nostrictatime", Nothing),
-    ("nosuid", Attr(attr::NOSUID)),
-    ("nosymfollow", Attr(attr::NOSYMFOLLOW)),
-    ("private", Propagation(propagation::PRIVATE, false)),
     ("ratime", NoRecAttr(attr::NOATIME)),
-    ("rbind", Bind(true)),
     ("rdev", NoRecAttr(attr::NODEV)),
     ("rdiratime", NoRecAttr(attr::NODIRATIME)),
-    ("relatime", NoAttr(attr::ATIME)),
     ("remount", Word::Remount),
     ("rexec", NoRecAttr(attr::NOEXEC)),
     ("ridmap", Word::Idmap(true)),
@@ -87,48 +70,32 @@ pub const WORDS: &[(&str, Word)] = &[
     ("rnostrictatime", NoRecAttr(attr::STRICTATIME)),
     ("rnosuid", RecAttr(attr::NOSUID)),
     ("rnosymfollow", RecAttr(attr::NOSYMFOLLOW)),
-    ("ro", Attr(attr::RDONLY)),
-    ("rprivate", Propagation(propagation::PRIVATE, true)),
     ("rrelatime", RecAttr(0)),
     ("rro", RecAttr(attr::RDONLY)),
     ("rrw", NoRecAttr(attr::RDONLY)),
-    ("rshared", Propagation(propagation::SHARED, true)),
-    ("rslave", Propagation(propagation::SLAVE, true)),
     ("rstrictatime", RecAttr(attr::STRICTATIME)),
     ("rsuid", NoRecAttr(attr::NOSUID)),
     ("rsymfollow", NoRecAttr(attr::NOSYMFOLLOW)),
-    ("runbindable", Propagation(propagation::UNBINDABLE, true)),
-    ("rw", NoAttr(attr::RDONLY)),
-    ("shared", Propagation(propagation::SHARED, false)),
-    ("silent", Nothing),
-    ("slave", Propagation(propagation::SLAVE, false)),
     ("src-nofollow", Word::SourceNofollow),
-    ("strictatime", Attr(attr::STRICTATIME)),
-    ("suid", NoAttr(attr::NOSUID)),
-    ("symfollow", NoAttr(attr::NOSYMFOLLOW)),
     ("sync", Super("sync")),
     ("tmpcopyup", Word::CopyUp),
-    ("unbindable", Propagation(propagation::UNBINDABLE, false)),
 ];
 
 /// What `word` means; `None` for one that belongs to the file system.
 pub fn meaning(word: &str) -> Option<Word> {
-    WORDS.binary_search_by(|(known, _)| (*known).cmp(word)).ok().and_then(|at| WORDS.get(at)).map(|(_, w)| *w)
+    let common = mount_words::meaning(word).map(|meaning| match meaning {
+        mount_words::Word::Set(bits) => Word::Attr(bits),
+        mount_words::Word::Clear(bits) => Word::NoAttr(bits),
+        mount_words::Word::Bind(recursive) => Word::Bind(recursive),
+        mount_words::Word::Propagation(kind) => Word::Propagation(kind & !RECURSIVE, kind & RECURSIVE != 0),
+        mount_words::Word::Nothing => Word::Nothing,
+    });
+    common.or_else(|| mount_words::find(WORDS, word))
 }
 
-/// Folds an attribute word into a change of attributes: the later word wins, and a way of keeping access
-/// times replaces the former way.
-pub fn add(change: &mut Change, set: u64, clear: u64) {
-    let times = attr::ATIME;
-    if set & times != 0 {
-        change.set &= !times;
-    }
-    if (set | clear) & times != 0 {
-        // The kernel wants the whole field cleared when any of it is set (mount_setattr(2)).
-        change.clear |= times;
-    }
-    change.set = (change.set & !clear) | set;
-    change.clear = (change.clear & !(set & !times)) | (clear & !times);
+/// Every word that hull knows; anything else is passed to the file system.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    mount_words::known().chain(WORDS.iter().map(|(name, _)| *name))
 }
 
 #[cfg(test)]
@@ -136,43 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted() {
+    fn the_table_is_sorted_and_has_no_common_word() {
         assert!(WORDS.windows(2).all(|two| two[0].0 < two[1].0));
+        assert!(WORDS.iter().all(|(name, _)| mount_words::meaning(name).is_none()));
     }
 
     #[test]
     fn features_claims_every_word_but_the_refused_one() {
-        let known = WORDS.iter().filter(|(_, word)| *word != Word::Remount).map(|(name, _)| *name);
-        assert!(known.eq(crate::spec::features::MOUNT_OPTIONS.iter().copied()));
-    }
-
-    #[test]
-    fn the_later_word_wins() {
-        let mut change = Change::default();
-        add(&mut change, attr::RDONLY, 0);
-        add(&mut change, 0, attr::RDONLY);
-        assert_eq!(change, Change { set: 0, clear: attr::RDONLY, propagation: 0 });
-    }
-
-    #[test]
-    fn one_way_of_access_times_replaces_another() {
-        let mut change = Change::default();
-        add(&mut change, attr::NOATIME, 0);
-        add(&mut change, attr::STRICTATIME, 0);
-        assert_eq!(change, Change { set: attr::STRICTATIME, clear: attr::ATIME, propagation: 0 });
-    }
-
-    #[test]
-    fn relatime_takes_every_other_way_back_and_atime_only_noatime() {
-        let folded = |words: [u64; 2], clear| {
-            let mut change = Change::default();
-            words.into_iter().for_each(|word| add(&mut change, word, 0));
-            add(&mut change, 0, clear);
-            change
-        };
-        let none = Change { set: 0, clear: attr::ATIME, propagation: 0 };
-        assert_eq!(folded([attr::NOATIME, 0], attr::NOATIME), none);
-        assert_eq!(folded([attr::NOATIME, attr::STRICTATIME], attr::ATIME), none);
-        assert_eq!(folded([0, attr::STRICTATIME], attr::NOATIME).set, attr::STRICTATIME);
+        let mut all: Vec<_> = known().filter(|name| *name != "remount").collect();
+        all.sort_unstable();
+        assert_eq!(all, crate::spec::features::MOUNT_OPTIONS);
     }
 }

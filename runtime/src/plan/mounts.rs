@@ -120,7 +120,7 @@ fn read_options(mount: &Mount, field: &Field) -> Result<Options> {
 impl Options {
     fn add(&mut self, word: Word, field: impl Fn() -> Field) -> Result<()> {
         match word {
-            Word::Default | Word::Nothing => {}
+            Word::Nothing => {}
             Word::Attr(bits) => mount_options::add(&mut self.change, bits, 0),
             Word::NoAttr(bits) => mount_options::add(&mut self.change, 0, bits),
             Word::RecAttr(bits) => mount_options::add(&mut self.recursive_change, bits, 0),

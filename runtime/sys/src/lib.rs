@@ -17,6 +17,7 @@ pub mod fs;
 pub mod limits;
 pub mod loopdev;
 pub mod mount;
+pub mod mount_words;
 pub mod namespace;
 pub mod net;
 pub mod open;

@@ -40,7 +40,7 @@ pub(super) fn make(
     // Kept open until the file system holds the device, which is free again without a user.
     let device = if options.loop_device {
         let direct_io = Options::take_flag(&mut own, "direct-io");
-        let read_only = options.attributes & attr::RDONLY != 0;
+        let read_only = options.attributes() & attr::RDONLY != 0;
         Some(device::show(&mount.source, hull_sys::loopdev::Show { read_only, direct_io })?)
     } else {
         None
@@ -67,7 +67,7 @@ pub(super) struct FileSystem {
 impl FileSystem {
     pub(super) fn of(mount: &Mount, source: &str, options: &Options) -> Step<Self> {
         let (kind, source) = (text(&mount.type_)?, text(source)?);
-        Ok(Self { kind, source, attributes: options.attributes, flags: options.flags })
+        Ok(Self { kind, source, attributes: options.attributes(), flags: options.flags })
     }
 
     /// By `fsopen(2)`: every value has its own call.

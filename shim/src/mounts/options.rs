@@ -1,20 +1,17 @@
 //! What the words of a mount mean: attributes of the mount, flags of the file system, how it is attached, or
 //! an option for the file system. Pure; the rest of `mounts` reads the result.
 
-use hull_sys::mount::{Change, RECURSIVE, attr, propagation};
+use hull_sys::mount::{Change, attr};
+use hull_sys::mount_words;
 
 use super::{Reason, Step};
 
-/// What one word does.
+/// What a word does beside the common ones.
+#[derive(Clone, Copy)]
 enum Word {
-    /// Sets bits of the mount, clears others.
-    Attributes(u64, u64),
     /// Sets bits of the file system (`MS_*` of `mount(2)`), clears others.
     FileSystem(u64, u64),
-    Bind(Bind),
-    Propagation(u64),
     Loop,
-    Nothing,
 }
 
 /// Whether the mount is a copy of another.
@@ -28,58 +25,25 @@ pub(super) enum Bind {
     Tree,
 }
 
-use Word::{Attributes, FileSystem, Nothing, Propagation};
+use Word::FileSystem;
 
-/// The words of `mount(8)`; any other belongs to the file system.
+/// Words of `mount(8)` for file systems; what is not common either belongs to the file system.
 const WORDS: &[(&str, Word)] = &[
     ("async", FileSystem(0, libc::MS_SYNCHRONOUS)),
-    ("atime", Attributes(0, attr::NOATIME)),
-    ("bind", Word::Bind(Bind::Mount)),
-    ("defaults", Nothing),
-    ("dev", Attributes(0, attr::NODEV)),
-    ("diratime", Attributes(0, attr::NODIRATIME)),
     ("dirsync", FileSystem(libc::MS_DIRSYNC, 0)),
-    ("exec", Attributes(0, attr::NOEXEC)),
     ("lazytime", FileSystem(libc::MS_LAZYTIME, 0)),
     ("loop", Word::Loop),
-    ("loud", Nothing),
     ("mand", FileSystem(libc::MS_MANDLOCK, 0)),
-    ("noatime", Attributes(attr::NOATIME, attr::ATIME)),
-    ("nodev", Attributes(attr::NODEV, 0)),
-    ("nodiratime", Attributes(attr::NODIRATIME, 0)),
-    ("noexec", Attributes(attr::NOEXEC, 0)),
     ("nolazytime", FileSystem(0, libc::MS_LAZYTIME)),
     ("nomand", FileSystem(0, libc::MS_MANDLOCK)),
-    ("norelatime", Nothing),
-    ("nostrictatime", Attributes(0, attr::STRICTATIME)),
-    ("nosuid", Attributes(attr::NOSUID, 0)),
-    ("nosymfollow", Attributes(attr::NOSYMFOLLOW, 0)),
-    ("private", Propagation(propagation::PRIVATE)),
-    ("rbind", Word::Bind(Bind::Tree)),
-    ("relatime", Attributes(0, attr::ATIME)),
-    ("ro", Attributes(attr::RDONLY, 0)),
-    ("rprivate", Propagation(propagation::PRIVATE | RECURSIVE)),
-    ("rshared", Propagation(propagation::SHARED | RECURSIVE)),
-    ("rslave", Propagation(propagation::SLAVE | RECURSIVE)),
-    ("runbindable", Propagation(propagation::UNBINDABLE | RECURSIVE)),
-    ("rw", Attributes(0, attr::RDONLY)),
-    ("shared", Propagation(propagation::SHARED)),
-    ("silent", Nothing),
-    ("slave", Propagation(propagation::SLAVE)),
-    ("strictatime", Attributes(attr::STRICTATIME, attr::ATIME)),
-    ("suid", Attributes(0, attr::NOSUID)),
-    ("symfollow", Attributes(0, attr::NOSYMFOLLOW)),
     ("sync", FileSystem(libc::MS_SYNCHRONOUS, 0)),
-    ("unbindable", Propagation(propagation::UNBINDABLE)),
 ];
 
 /// The options of one mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
-    /// `MOUNT_ATTR_*` bits to set.
-    pub(super) attributes: u64,
-    /// A way of keeping access times was asked for, be it the default one.
-    times: bool,
+    /// Attributes of the mount; a new one has no others.
+    change: Change,
     /// `MS_*` bits of the file system.
     pub(super) flags: u64,
     pub(super) bind: Bind,
@@ -104,25 +68,20 @@ impl Options {
     }
 
     fn add(&mut self, word: &str) -> Step<()> {
-        match WORDS.binary_search_by(|(known, _)| (*known).cmp(word)).ok().and_then(|at| WORDS.get(at)) {
-            Some((_, word)) => self.apply(word),
-            None => self.add_value(word)?,
+        use mount_words::Word as Common;
+        match mount_words::meaning(word) {
+            Some(Common::Set(bits)) => mount_words::add(&mut self.change, bits, 0),
+            Some(Common::Clear(bits)) => mount_words::add(&mut self.change, 0, bits),
+            Some(Common::Bind(recursive)) => self.bind = if recursive { Bind::Tree } else { Bind::Mount },
+            Some(Common::Propagation(kind)) => self.propagation = Some(kind),
+            Some(Common::Nothing) => {}
+            None => match mount_words::find(WORDS, word) {
+                Some(FileSystem(set, clear)) => self.flags = self.flags & !clear | set,
+                Some(Word::Loop) => self.loop_device = true,
+                None => self.add_value(word)?,
+            },
         }
         Ok(())
-    }
-
-    fn apply(&mut self, word: &Word) {
-        match *word {
-            Attributes(set, clear) => {
-                self.attributes = self.attributes & !clear | set;
-                self.times |= (set | clear) & attr::ATIME == attr::ATIME || set & attr::ATIME != 0;
-            }
-            FileSystem(set, clear) => self.flags = self.flags & !clear | set,
-            Word::Bind(bind) => self.bind = bind,
-            Propagation(kind) => self.propagation = Some(kind),
-            Word::Loop => self.loop_device = true,
-            Nothing => {}
-        }
     }
 
     fn add_value(&mut self, word: &str) -> Step<()> {
@@ -150,10 +109,15 @@ impl Options {
         }
     }
 
-    /// For a mount that is a copy: only what was asked for.
-    pub(super) fn change(&self) -> Change {
-        let clear = if self.times { attr::ATIME } else { 0 };
-        Change { set: self.attributes, clear, propagation: 0 }
+    /// `MOUNT_ATTR_*` bits to set.
+    pub(super) const fn attributes(&self) -> u64 {
+        self.change.set
+    }
+
+    /// For a mount that is a copy. As with mount(2), what the copied mount has stays; a way of keeping access times
+    /// replaces the former one.
+    pub(super) const fn change(&self) -> Change {
+        Change { clear: self.change.clear & attr::ATIME, ..self.change }
     }
 
     /// Whether the option was there; it is taken out.
@@ -186,6 +150,8 @@ pub(super) fn split(text: &str, separator: char) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use hull_sys::mount::{RECURSIVE, propagation};
+
     use super::*;
 
     fn parse(words: &[&str]) -> Options {
@@ -199,8 +165,8 @@ mod tests {
 
     #[test]
     fn the_later_word_wins() {
-        assert_eq!(parse(&["ro", "rw"]).attributes, 0);
-        assert_eq!(parse(&["rw", "ro", "nosuid"]).attributes, attr::RDONLY | attr::NOSUID);
+        assert_eq!(parse(&["ro", "rw"]).attributes(), 0);
+        assert_eq!(parse(&["rw", "ro", "nosuid"]).attributes(), attr::RDONLY | attr::NOSUID);
         assert_eq!(parse(&["sync", "async", "dirsync"]).flags, libc::MS_DIRSYNC);
         assert_eq!(parse(&["rshared", "private"]).propagation, Some(propagation::PRIVATE));
         assert_eq!(parse(&["rslave"]).propagation, Some(propagation::SLAVE | RECURSIVE));
@@ -208,17 +174,19 @@ mod tests {
 
     #[test]
     fn one_way_of_access_times_replaces_another() {
-        assert_eq!(parse(&["noatime", "strictatime"]).attributes, attr::STRICTATIME);
-        assert_eq!(parse(&["strictatime", "relatime"]).attributes, 0);
-        assert_eq!(parse(&["noatime", "nodiratime", "atime"]).attributes, attr::NODIRATIME);
+        assert_eq!(parse(&["noatime", "strictatime"]).attributes(), attr::STRICTATIME);
+        assert_eq!(parse(&["strictatime", "relatime"]).attributes(), 0);
+        assert_eq!(parse(&["noatime", "nodiratime", "atime"]).attributes(), attr::NODIRATIME);
     }
 
     #[test]
     fn copy_is_changed_only_as_asked() {
-        assert!(parse(&["rbind", "rw", "exec", "atime", "defaults"]).change().is_none());
+        assert!(parse(&["rbind", "rw", "exec", "defaults"]).change().is_none());
         assert_eq!(parse(&["bind", "ro"]).change(), Change { set: attr::RDONLY, ..Change::default() });
         let clear = attr::ATIME;
-        assert_eq!(parse(&["relatime"]).change(), Change { clear, ..Change::default() });
+        for word in ["relatime", "atime"] {
+            assert_eq!(parse(&[word]).change(), Change { clear, ..Change::default() });
+        }
         assert_eq!(parse(&["noatime"]).change(), Change { set: attr::NOATIME, clear, propagation: 0 });
     }
 
