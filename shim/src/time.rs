@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hull_sys::calendar::Date;
 use protobuf::MessageField;
 use protobuf::well_known_types::timestamp::Timestamp;
 
@@ -16,24 +17,9 @@ pub fn stamp(moment: SystemTime) -> MessageField<Timestamp> {
 /// `2024-05-06T07:08:09.000000001Z`.
 pub fn rfc3339(moment: SystemTime) -> String {
     let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let date = Date::of(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
-}
-
-/// The date that is `days` after 1970-01-01, in the Gregorian calendar counted from a 1st of March, so that the
-/// leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + carry, month, day)
+    format!("{date}.{nanos:09}Z")
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ impl Runtime {
         warnings: &mut Vec<Warning>,
     ) -> Result<(ProcessPlan, u8)> {
         let facts = host::probe_process(Some(process))?;
-        let user_namespace = record.namespaces & libc::CLONE_NEWUSER.cast_unsigned() as u64 != 0;
+        let user_namespace = record.namespaces & hull_sys::namespace::CLONE_NEWUSER != 0;
         let keep_groups =
             record.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1");
         let plan = plan::process::plan(process, &facts, user_namespace, keep_groups, warnings)?;

@@ -12,6 +12,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::exec::Strings;
+use hull_sys::namespace::{CLONE_NEWPID, CLONE_NEWUSER};
 use hull_sys::open::{self, How};
 use hull_sys::process::{self as sys, Clone, Exit, Forked, Never, Pid};
 use hull_sys::signal::Interest;
@@ -74,9 +75,6 @@ pub struct Joined {
     started: bool,
 }
 
-const NEW_PID: u64 = libc::CLONE_NEWPID as u64;
-const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
-
 /// Steps of [`Stage::Join`]: the stage's namespaces, and those of the process itself.
 const OF_STAGE: usize = 1;
 const OF_PROCESS: usize = 0;
@@ -88,17 +86,21 @@ impl Join<'_> {
     fn is_staged(&self) -> bool {
         // Without an answer the attempt tells.
         let may = || cred::caps().map_or(true, |caps| caps.effective >> SYS_ADMIN & 1 == 1);
-        if self.has_user_namespace() { !may() } else { self.namespaces & NEW_PID != 0 }
+        if self.has_user_namespace() { !may() } else { self.namespaces & CLONE_NEWPID != 0 }
     }
 
     fn has_user_namespace(&self) -> bool {
-        self.namespaces & NEW_USER != 0
+        self.namespaces & CLONE_NEWUSER != 0
     }
 
     /// What the stage joins, so that the process is born with it. The others are left to the process: an
     /// ordinary user's rights begin with the user namespace.
     fn of_stage(&self) -> u64 {
-        if self.has_user_namespace() { self.namespaces & (NEW_USER | NEW_PID) } else { self.namespaces }
+        if self.has_user_namespace() {
+            self.namespaces & (CLONE_NEWUSER | CLONE_NEWPID)
+        } else {
+            self.namespaces
+        }
     }
 }
 
@@ -113,9 +115,9 @@ pub fn join(request: Join<'_>) -> Result<Joined> {
         sys::set_dumpable(false).map_err(|errno| internal("clear the dumpable flag", errno))?;
     }
     let staged = request.is_staged();
-    if request.namespaces & NEW_PID != 0 && !staged {
+    if request.namespaces & CLONE_NEWPID != 0 && !staged {
         // Of our pid namespaces only that of our children can change, and it is this one child's.
-        namespace::enter(request.init, NEW_PID).map_err(|errno| no_entry(errno, "pid"))?;
+        namespace::enter(request.init, CLONE_NEWPID).map_err(|errno| no_entry(errno, "pid"))?;
     }
     let (child, attach) = match clone_into(request.cgroup) {
         Ok(forked) => (forked, false),
@@ -304,7 +306,7 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel) -> Result<Never, 
         limits::use_all_cpus().during(Stage::Scheduling, 0)?;
     }
     channel.expect(Message::Mapped).during(Stage::Channel, 0)?;
-    let mut kinds = request.namespaces & !NEW_PID;
+    let mut kinds = request.namespaces & !CLONE_NEWPID;
     if staged {
         pass_stage(request, channel)?;
         kinds &= !request.of_stage();

@@ -13,7 +13,7 @@ use hull_sys::mount::attr;
 use hull_sys::open::{self, How};
 use hull_sys::process::{self, Clone, Exit, Forked, Pid};
 use hull_sys::signal::{self, Interest};
-use hull_sys::{Errno, mount, pidfd, socket};
+use hull_sys::{Errno, mount, namespace, pidfd, socket};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::channel::{Channel, Message, Report, Stage};
@@ -451,7 +451,7 @@ fn is_own(file: &OwnedFd, kind: u64) -> hull_sys::Result<bool> {
 
 /// Writes the score of a process; its own side may not, once it is untraceable.
 pub fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
-    idmap::write_file(format!("/proc/{pid}/oom_score_adj"), &score.to_string()).map_err(|errno| {
+    namespace::write_proc(pid, "oom_score_adj", &score.to_string()).map_err(|errno| {
         Error::new(ErrorKind::OomScore, format!("set oom_score_adj to {score}: {}", report::words(errno)))
             .field(Field::named("process.oomScoreAdj"))
     })
@@ -469,13 +469,11 @@ fn write_maps(pid: Pid, ids: &IdMaps) -> Result<()> {
         return idmap::by_tool("newgidmap", pid, &ids.gid, "linux.gidMappings");
     }
     if !privileged {
-        idmap::write_file(format!("/proc/{pid}/setgroups"), "deny")
+        namespace::write_proc(pid, "setgroups", "deny")
             .map_err(|errno| refused("linux.gidMappings", errno))?;
     }
-    idmap::write_file(format!("/proc/{pid}/uid_map"), &ids.uid)
-        .map_err(|errno| refused("linux.uidMappings", errno))?;
-    idmap::write_file(format!("/proc/{pid}/gid_map"), &ids.gid)
-        .map_err(|errno| refused("linux.gidMappings", errno))
+    namespace::write_proc(pid, "uid_map", &ids.uid).map_err(|errno| refused("linux.uidMappings", errno))?;
+    namespace::write_proc(pid, "gid_map", &ids.gid).map_err(|errno| refused("linux.gidMappings", errno))
 }
 
 /// Maps the ids of idmapped trees: those that have maps of their own before the clone (`init` is none),
@@ -487,8 +485,8 @@ fn map_trees(plan: &Plan, trees: &[OwnedFd], init: Option<Pid>) -> Result<()> {
             && let Some(tree) = trees.get(*slot)
         {
             let user = match (&idmap.maps, init) {
-                (Some((uids, gids)), None) => idmap::namespace_with(uids, gids),
-                (None, Some(pid)) => idmap::namespace_of(pid),
+                (Some((uids, gids)), None) => namespace::user_with_maps(uids, gids),
+                (None, Some(pid)) => namespace::user_of(pid),
                 (Some(_), Some(_)) | (None, None) => continue,
             };
             user.and_then(|user| {

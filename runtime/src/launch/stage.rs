@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
+use hull_sys::namespace::CLONE_NEWUSER;
 use hull_sys::process::{self, Clone, Forked, Pid};
 use hull_sys::{Errno, cred, namespace, socket};
 
@@ -12,9 +13,6 @@ use super::init::enter_cgroup;
 use crate::apply::{Call, Failure};
 use crate::cgroup::Cgroup;
 use crate::plan::namespaces::NamespacePlan;
-
-/// The clone bit of user namespaces.
-const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
 
 /// Joins, then makes init. Answers in init; the stage itself ends here.
 ///
@@ -58,9 +56,9 @@ fn join(spaces: &NamespacePlan, joined: &[OwnedFd]) -> Result<(), Report> {
     let later = spaces.shared_pids();
     let all: Vec<_> =
         spaces.join.iter().zip(joined).enumerate().filter(|(index, _)| later != Some(*index)).collect();
-    let user = all.iter().find(|(_, (join, _))| join.kind == NEW_USER);
+    let user = all.iter().find(|(_, (join, _))| join.kind == CLONE_NEWUSER);
     let mut left = Vec::new();
-    for (index, (join, fd)) in all.iter().filter(|(_, (join, _))| join.kind != NEW_USER) {
+    for (index, (join, fd)) in all.iter().filter(|(_, (join, _))| join.kind != CLONE_NEWUSER) {
         match namespace::enter(fd.as_fd(), join.kind) {
             Err(Errno::EPERM) if user.is_some() => left.push((*index, join.kind, fd)),
             other => other.during(Stage::Join, *index)?,

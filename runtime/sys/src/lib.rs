@@ -11,6 +11,7 @@
 
 pub mod arena;
 pub mod bpf;
+pub mod calendar;
 pub mod cred;
 pub mod exec;
 pub mod fs;

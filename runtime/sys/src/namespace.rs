@@ -1,13 +1,20 @@
 //! Namespaces: `unshare`, `setns`, `sethostname`. Called by `launch` and `apply`.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::{Result, check_unit};
+use crate::open::{self, How};
+use crate::process::{self, Clone, Forked, Pid};
+use crate::{Errno, Result, check_unit, fs, pidfd, signal};
 
 /// `CLONE_NEWTIME`, Linux 5.6.
 pub const CLONE_NEWTIME: u64 = 0x80;
+/// `CLONE_NEWUSER`, as flags of namespaces are written here.
+pub const CLONE_NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
+/// `CLONE_NEWPID`.
+pub const CLONE_NEWPID: u64 = libc::CLONE_NEWPID as u64;
 
 fn bits(kinds: u64) -> libc::c_int {
     libc::c_int::try_from(kinds).unwrap_or(0)
@@ -23,6 +30,34 @@ pub fn unshare(kinds: u64) -> Result<()> {
 pub fn enter(fd: BorrowedFd<'_>, kinds: u64) -> Result<()> {
     // SAFETY: takes two numbers; `fd` is borrowed for the call.
     check_unit(unsafe { libc::setns(fd.as_raw_fd(), bits(kinds)) })
+}
+
+/// Writes a file of process `pid` in procfs.
+pub fn write_proc(pid: Pid, file: &str, text: &str) -> Result<()> {
+    let path = CString::new(format!("/proc/{pid}/{file}")).map_err(|_nul| Errno::EINVAL)?;
+    let file = open::on_host(None, &path, How::WRITE)?;
+    fs::write_once(file.as_fd(), text.as_bytes())
+}
+
+/// The user namespace of process `pid`.
+pub fn user_of(pid: Pid) -> Result<OwnedFd> {
+    let path = CString::new(format!("/proc/{pid}/ns/user")).map_err(|_nul| Errno::EINVAL)?;
+    open::on_host(None, &path, How::READ)
+}
+
+/// A user namespace with these maps, as lines of `uid_map` and `gid_map`: for an idmapped mount. It needs a process to
+/// begin with, which is gone again on return.
+pub fn user_with_maps(uids: &str, gids: &str) -> Result<OwnedFd> {
+    let (pid, handle) = match process::clone(Clone { namespaces: CLONE_NEWUSER, ..Clone::default() })? {
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Child => signal::wait_to_be_killed(),
+    };
+    let made = write_proc(pid, "uid_map", uids)
+        .and_then(|()| write_proc(pid, "gid_map", gids))
+        .and_then(|()| user_of(pid));
+    pidfd::signal(handle.as_fd(), libc::SIGKILL)?;
+    process::wait(handle.as_fd(), true)?;
+    made
 }
 
 /// Has `command` run in these namespaces, each with its kind, while the caller never leaves its own: others may

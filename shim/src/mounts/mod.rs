@@ -61,7 +61,7 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Step<OwnedFd> {
         return self::place(mount, rootfs);
     }
     let options = Options::parse(&mount.options)?;
-    let users = options.id_maps()?.map(|(uids, gids)| idmap::namespace(&uids, &gids)).transpose()?;
+    let users = options.id_maps()?.map(|(uids, gids)| idmap::namespace_with(&uids, &gids)).transpose()?;
     let users = users.as_ref().map(AsFd::as_fd);
     let made = match options.bind {
         Bind::No if mount.type_ == "bind" => bind(&mount.source, &options, users)?,
