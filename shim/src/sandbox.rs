@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use hull_proto::pod_config::{NamespaceMode, PodSandboxConfig};
 use hull_proto::{sandbox, types};
 use hull_sys::namespace;
+use hull_sys::namespace::{is_ipc_sysctl, is_network_sysctl};
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
 use tokio::sync::Notify;
@@ -295,18 +296,7 @@ impl Pod {
 
     /// Of the kernel parameters only those of the pod's own namespaces; the others would be the node's.
     fn set_sysctl(&self, name: &str, value: &str, own_net: bool) -> Result<()> {
-        const IPC: [&str; 8] = [
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-            "kernel.shm_rmid_forced",
-        ];
-        let of_ipc = name.starts_with("fs.mqueue.") || IPC.contains(&name);
-        if !(self.own_ipc && of_ipc || own_net && name.starts_with("net.")) {
+        if !(self.own_ipc && is_ipc_sysctl(name) || own_net && is_network_sysctl(name)) {
             return Err(Error::invalid(format!("linux.sysctls[{name:?}] is not namespaced")));
         }
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));

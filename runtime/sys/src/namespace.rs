@@ -82,3 +82,23 @@ pub fn set_domainname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes at the pointer, both of one live slice.
     check_unit(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })
 }
+
+/// Whether a kernel parameter, as a dotted name, belongs to the IPC namespace.
+pub fn is_ipc_sysctl(name: &str) -> bool {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    IPC.contains(&name) || name.starts_with("fs.mqueue.")
+}
+
+/// Whether a kernel parameter, as a dotted name, belongs to the network namespace.
+pub fn is_network_sysctl(name: &str) -> bool {
+    name.starts_with("net.")
+}

@@ -7,18 +7,6 @@ use super::{Namespaces, refuse};
 use crate::error::{Error, ErrorKind, Field, Result};
 use crate::spec::warnings::short;
 
-/// Keys of the ipc namespace; `fs.mqueue.*` belongs to it too.
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
     let mut keys: Vec<_> = linux.sysctl().iter().flatten().collect();
     keys.sort();
@@ -39,15 +27,7 @@ pub(super) fn check(linux: &Linux, owned: Namespaces) -> Result<()> {
     Ok(())
 }
 
-/// Whether a key belongs to the ipc namespace.
-pub fn is_ipc_key(key: &str) -> bool {
-    IPC.contains(&key) || key.starts_with("fs.mqueue.")
-}
-
-/// Whether a key belongs to the network namespace.
-pub fn is_network_key(key: &str) -> bool {
-    key.starts_with("net.")
-}
+pub use hull_sys::namespace::{is_ipc_sysctl as is_ipc_key, is_network_sysctl as is_network_key};
 
 fn check_key(key: &str, owned: Namespaces) -> Result<()> {
     let plain = key.split('.').all(|part| {
