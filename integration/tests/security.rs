@@ -8,22 +8,22 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 
 tests! {
-    t02_a_program_that_is_the_runtime_itself_changes_nothing,
-    t03_the_binary_of_the_runtime_cannot_be_written_from_inside,
-    t05_paths_of_the_config_through_symlinks_stay_inside,
-    t06_proc_as_a_symlink_is_refused,
-    t09_sysctl_keys_with_separators_are_refused,
-    t10_exchange_of_a_destination_keeps_the_host_clean.breaks_on(&[("runc 1.1", "CVE-2024-45310: directories are made on the host")]),
-    t12_exec_cap_leaves_the_inheritable_set_empty,
-    t16_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class")]),
-    t16_exec_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class")]),
-    t17_uid_forms_of_the_config.breaks_on(&[("crun", "config.md#posix-platform-user: 4294967295 runs as 0, \"0\" and true are taken as 0")]),
-    t17_uid_forms_of_exec.breaks_on(&[("runc", "4294967296 is no id; exec -u runs as uid 0"), ("crun 1.8", "4294967296 is no id; exec -u runs as uid 0")]),
-    t19_dev_null_of_the_image_as_a_symlink.breaks_on(&[("runc 1.1", "stdout goes to the file of the image"), ("crun 1.8", "stdout goes to the file of the image")]),
-    t19_dev_null_of_the_image_as_a_file.breaks_on(&[("runc 1.1", "stdout goes to the file of the image"), ("crun 1.8", "stdout goes to the file of the image")]),
-    t21_dev_as_a_symlink_to_the_host.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink")]),
-    t21_dev_as_a_symlink_without_the_tmpfs.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink"), ("crun 1.8", "CVE-2026-47766: /dev is a symlink")]),
-    t25_readonly_path_through_a_symlink_keeps_the_host_writable,
+    a_program_that_is_the_runtime_itself_changes_nothing,
+    the_binary_of_the_runtime_cannot_be_written_from_inside,
+    paths_of_the_config_through_symlinks_stay_inside,
+    proc_as_a_symlink_is_refused,
+    sysctl_keys_with_separators_are_refused,
+    exchange_of_a_destination_keeps_the_host_clean.breaks_on(&[("runc 1.1", "CVE-2024-45310: directories are made on the host")]),
+    exec_cap_leaves_the_inheritable_set_empty,
+    cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class")]),
+    exec_cwd_in_a_leaked_descriptor_is_refused.breaks_on(&[("crun 1.8", "CVE-2024-21626 class")]),
+    uid_forms_of_the_config.breaks_on(&[("crun", "config.md#posix-platform-user: 4294967295 runs as 0, \"0\" and true are taken as 0")]),
+    uid_forms_of_exec.breaks_on(&[("runc", "4294967296 is no id; exec -u runs as uid 0"), ("crun 1.8", "4294967296 is no id; exec -u runs as uid 0")]),
+    dev_null_of_the_image_as_a_symlink.breaks_on(&[("runc 1.1", "stdout goes to the file of the image"), ("crun 1.8", "stdout goes to the file of the image")]),
+    dev_null_of_the_image_as_a_file.breaks_on(&[("runc 1.1", "stdout goes to the file of the image"), ("crun 1.8", "stdout goes to the file of the image")]),
+    dev_as_a_symlink_to_the_host.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink")]),
+    dev_as_a_symlink_without_the_tmpfs.breaks_on(&[("runc 1.1", "CVE-2026-41579: /dev is a symlink"), ("crun 1.8", "CVE-2026-47766: /dev is a symlink")]),
+    readonly_path_through_a_symlink_keeps_the_host_writable,
     zero_bytes_in_strings_are_refused.breaks_on(&[("runc", "docs/differences.md: \\u0000 in a string is refused; accepted in hostname"), ("crun", "docs/differences.md: \\u0000 in a string is refused; the string is cut there")]),
     duplicate_keys_are_refused.breaks_on(&[("runc", "docs/differences.md: a key given twice is refused; the last wins"), ("crun", "docs/differences.md: a key given twice is refused; the first wins")]),
     keys_of_other_case_are_never_merged.breaks_on(&[("runc", "docs/differences.md: JSON keys are exact; theirs match in any case")]),
@@ -35,7 +35,7 @@ tests! {
     rootfs_that_is_the_host_root_is_not_mounted_over,
     init_keyring_is_its_own,
     process_cannot_ptrace_its_way_to_the_runtime,
-    t03_the_binary_on_a_mount_that_cannot_be_bound_is_sealed,
+    the_binary_on_a_mount_that_cannot_be_bound_is_sealed,
     files_of_the_image_that_do_not_answer_hold_nothing_up.breaks_on(&[
         ("runc", "passwd and group are opened with blocking"),
         ("crun", "passwd is opened with blocking"),
@@ -43,10 +43,10 @@ tests! {
     files_of_the_host_behind_stdio_keep_their_owner.breaks_on(&[
         ("crun", "fchown of whatever stdio is"),
     ]),
-    t01_a_watcher_sees_nothing_of_the_host_in_an_exec.limit_s(240).breaks_on(&[
+    a_watcher_sees_nothing_of_the_host_in_an_exec.limit_s(240).breaks_on(&[
         ("crun 1.8", "CVE-2016-9962 class: the host's root is within reach while joining"),
     ]),
-    t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace.limit_s(240).breaks_on(&[
+    a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace.limit_s(240).breaks_on(&[
         ("runc", "the host's root is within reach until pivot_root"),
         ("crun", "the host's root is within reach until pivot_root"),
     ]),
@@ -87,7 +87,7 @@ fn checksum(path: &Path) -> Result<(u64, Vec<u8>), Stop> {
     Ok((bytes.len() as u64, bytes))
 }
 
-fn t02_a_program_that_is_the_runtime_itself_changes_nothing(lab: &Lab) -> TestResult {
+fn a_program_that_is_the_runtime_itself_changes_nothing(lab: &Lab) -> TestResult {
     let before = checksum(&lab.runtime.path)?;
     let b = lab.bundle().file("/evil", "#!/proc/self/exe\n", 0o755).args(&["/evil"]);
     lab.launch("run", &b, &[]).spawn().wait_for(std::time::Duration::from_secs(20))?;
@@ -96,7 +96,7 @@ fn t02_a_program_that_is_the_runtime_itself_changes_nothing(lab: &Lab) -> TestRe
 }
 
 /// Opens for writing only: nothing would be written even if it worked. The loop meets init and exec processes.
-fn t03_the_binary_of_the_runtime_cannot_be_written_from_inside(lab: &Lab) -> TestResult {
+fn the_binary_of_the_runtime_cannot_be_written_from_inside(lab: &Lab) -> TestResult {
     let own = fs::canonicalize(&lab.runtime.path)?;
     let script = "while :; do for e in /proc/[0-9]*/exe; do \
         l=$(readlink $e); case \"$l\" in /bin/busybox) ;; '') ;; *) (: >> $e) 2>/dev/null && echo \"WROTE $l\" >> /found;; esac; \
@@ -114,7 +114,7 @@ fn t03_the_binary_of_the_runtime_cannot_be_written_from_inside(lab: &Lab) -> Tes
     Ok(())
 }
 
-fn t05_paths_of_the_config_through_symlinks_stay_inside(lab: &Lab) -> TestResult {
+fn paths_of_the_config_through_symlinks_stay_inside(lab: &Lab) -> TestResult {
     let canary = canary(lab)?;
     let up = format!("../../../../../../../..{}", canary.display());
     for target in [canary.clone(), PathBuf::from(up)] {
@@ -137,7 +137,7 @@ fn t05_paths_of_the_config_through_symlinks_stay_inside(lab: &Lab) -> TestResult
     Ok(())
 }
 
-fn t06_proc_as_a_symlink_is_refused(lab: &Lab) -> TestResult {
+fn proc_as_a_symlink_is_refused(lab: &Lab) -> TestResult {
     for name in ["proc", "sys"] {
         let b = lab.bundle();
         fs::create_dir(b.path("/elsewhere"))?;
@@ -149,7 +149,7 @@ fn t06_proc_as_a_symlink_is_refused(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t09_sysctl_keys_with_separators_are_refused(lab: &Lab) -> TestResult {
+fn sysctl_keys_with_separators_are_refused(lab: &Lab) -> TestResult {
     let before = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
     for key in [
         "net/../kernel/core_pattern",
@@ -172,7 +172,7 @@ fn t09_sysctl_keys_with_separators_are_refused(lab: &Lab) -> TestResult {
 }
 
 /// A process of the host swaps a directory of the image and a symlink to the canary while mounts are made there.
-fn t10_exchange_of_a_destination_keeps_the_host_clean(lab: &Lab) -> TestResult {
+fn exchange_of_a_destination_keeps_the_host_clean(lab: &Lab) -> TestResult {
     use std::sync::atomic::{AtomicBool, Ordering};
     let canary = canary(lab)?;
     let mut b = lab.bundle();
@@ -198,7 +198,7 @@ fn t10_exchange_of_a_destination_keeps_the_host_clean(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t12_exec_cap_leaves_the_inheritable_set_empty(lab: &Lab) -> TestResult {
+fn exec_cap_leaves_the_inheritable_set_empty(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
     let output =
@@ -219,7 +219,7 @@ fn marked_canary(lab: &Lab) -> Result<PathBuf, Stop> {
     Ok(dir)
 }
 
-fn t16_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
+fn cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
     let canary = marked_canary(lab)?;
     let dir = canary.display();
     for number in 3..=15 {
@@ -234,7 +234,7 @@ fn t16_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t16_exec_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
+fn exec_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
     let canary = marked_canary(lab)?;
     let dir = canary.display();
     let b = lab.bundle().waits();
@@ -248,7 +248,7 @@ fn t16_exec_cwd_in_a_leaked_descriptor_is_refused(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t17_uid_forms_of_the_config(lab: &Lab) -> TestResult {
+fn uid_forms_of_the_config(lab: &Lab) -> TestResult {
     for field in ["uid", "gid"] {
         let forms = ["-1", "4294967295", "4294967296", "18446744073709551616", "\"0\"", "true", "1.5", "[]"];
         for form in forms {
@@ -264,7 +264,7 @@ fn t17_uid_forms_of_the_config(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t17_uid_forms_of_exec(lab: &Lab) -> TestResult {
+fn uid_forms_of_exec(lab: &Lab) -> TestResult {
     let b = lab.bundle().waits();
     lab.up(&b);
     for form in [
@@ -299,7 +299,7 @@ fn without_dev(lab: &Lab) -> Bundle {
     })
 }
 
-fn t19_dev_null_of_the_image_as_a_symlink(lab: &Lab) -> TestResult {
+fn dev_null_of_the_image_as_a_symlink(lab: &Lab) -> TestResult {
     for target in ["/captured", "/proc/sys/kernel/hostname"] {
         let b =
             without_dev(lab).push("/linux/maskedPaths", json!("/secret")).file("/secret", "secret", 0o644);
@@ -318,7 +318,7 @@ fn t19_dev_null_of_the_image_as_a_symlink(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t19_dev_null_of_the_image_as_a_file(lab: &Lab) -> TestResult {
+fn dev_null_of_the_image_as_a_file(lab: &Lab) -> TestResult {
     let b = without_dev(lab).push("/linux/maskedPaths", json!("/secret")).file("/secret", "secret", 0o644);
     let b = b.file("/dev/null", "", 0o666).sh("echo to-the-caller; cat /secret");
     let output = orderly(lab.run(&b));
@@ -341,15 +341,15 @@ fn dev_as_symlink(lab: &Lab, b: &Bundle) -> TestResult {
     Ok(())
 }
 
-fn t21_dev_as_a_symlink_to_the_host(lab: &Lab) -> TestResult {
+fn dev_as_a_symlink_to_the_host(lab: &Lab) -> TestResult {
     dev_as_symlink(lab, &lab.bundle())
 }
 
-fn t21_dev_as_a_symlink_without_the_tmpfs(lab: &Lab) -> TestResult {
+fn dev_as_a_symlink_without_the_tmpfs(lab: &Lab) -> TestResult {
     dev_as_symlink(lab, &without_dev(lab))
 }
 
-fn t25_readonly_path_through_a_symlink_keeps_the_host_writable(lab: &Lab) -> TestResult {
+fn readonly_path_through_a_symlink_keeps_the_host_writable(lab: &Lab) -> TestResult {
     let canary = canary(lab)?;
     let b = lab.bundle().push("/linux/readonlyPaths", json!("/link"));
     symlink(&canary, b.path("/link"))?;
@@ -520,7 +520,7 @@ fn rounds(short: usize, long: usize) -> usize {
     if std::env::var_os("FULL").is_some() { long } else { short }
 }
 
-fn t01_a_watcher_sees_nothing_of_the_host_in_an_exec(lab: &Lab) -> TestResult {
+fn a_watcher_sees_nothing_of_the_host_in_an_exec(lab: &Lab) -> TestResult {
     let (b, _) = watcher(lab)?;
     let count = rounds(100, 1000);
     for _ in 0..count {
@@ -531,7 +531,7 @@ fn t01_a_watcher_sees_nothing_of_the_host_in_an_exec(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-fn t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace(lab: &Lab) -> TestResult {
+fn a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespace(lab: &Lab) -> TestResult {
     let (b, _) = watcher(lab)?;
     let path = format!("/proc/{}/ns/pid", lab.pid(&b.id));
     let count = rounds(30, 200);
@@ -546,7 +546,7 @@ fn t01_a_watcher_sees_nothing_of_the_host_in_a_create_that_joins_its_pid_namespa
 }
 
 /// A process in the container keeps a way to the runtime's file open until that is no longer executed.
-fn t03_the_binary_on_a_mount_that_cannot_be_bound_is_sealed(lab: &Lab) -> TestResult {
+fn the_binary_on_a_mount_that_cannot_be_bound_is_sealed(lab: &Lab) -> TestResult {
     use nix::mount::{MsFlags, mount};
     lab.private_mounts()?;
     let copy = lab.new_dir("copy").join("runtime");
