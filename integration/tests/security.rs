@@ -441,7 +441,7 @@ fn many_mounts_end_in_time(lab: &Lab) -> TestResult {
     Ok(())
 }
 
-/// T1: the container looks at the descriptors of every process that enters it.
+/// The container looks at the descriptors of every process that enters it.
 fn exec_processes_have_no_host_descriptors_to_steal(lab: &Lab) -> TestResult {
     let canary = canary(lab)?;
     let script = "while :; do ls -l /proc/[0-9]*/fd 2>/dev/null | grep canary >> /found; done";

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use hull_sys::mount::{Change, attr, propagation};
+use oci_spec::runtime::LinuxNamespaceType;
 use serde::Serialize;
 
 use super::hooks::HookPlan;
@@ -103,18 +104,18 @@ impl Lines {
             if let Some(owner) = &cgroup.owner {
                 self.add("cgroup", format!("change its owner to uid {}", owner.uid), owner.field.as_str());
             }
-            if let Some(devices) = &cgroup.devices {
-                let count = devices.program.len();
-                let rules = devices.rules.join("; ");
-                self.add(
-                    "cgroup",
-                    format!("filter devices with {count} BPF instructions: {rules}"),
-                    "linux.resources.devices",
-                );
-            }
         }
         for write in cgroup.writes.iter().filter(|write| write.when == when) {
             self.add("cgroup", format!("write {:?} to {}", write.value, write.file), write.field.as_str());
+        }
+        if let Some(devices) = cgroup.devices.as_ref().filter(|_| when == When::BeforeStart) {
+            let count = devices.program.len();
+            let rules = devices.rules.join("; ");
+            self.add(
+                "cgroup",
+                format!("filter devices with {count} BPF instructions: {rules}"),
+                "linux.resources.devices",
+            );
         }
     }
 
@@ -127,6 +128,13 @@ impl Lines {
         if !new.is_empty() {
             self.add("namespace", format!("clone with new {new}"), "linux.namespaces");
         }
+        if let Some(score) = plan.process.oom_score_adj {
+            self.add("process", format!("oom_score_adj {score}"), "process.oomScoreAdj");
+        }
+        if let Some(ids) = &spaces.ids {
+            self.add("namespace", format!("map users {:?}", ids.uid), "linux.uidMappings");
+            self.add("namespace", format!("map groups {:?}", ids.gid), "linux.gidMappings");
+        }
         if !spaces.time_offsets.is_empty() {
             self.add(
                 "namespace",
@@ -134,15 +142,14 @@ impl Lines {
                 "linux.timeOffsets",
             );
         }
-        if let Some(ids) = &spaces.ids {
-            self.add("namespace", format!("map users {:?}", ids.uid), "linux.uidMappings");
-            self.add("namespace", format!("map groups {:?}", ids.gid), "linux.gidMappings");
+        if let Some(name) = &plan.keyring {
+            self.add("session", format!("new session keyring {}", name.to_string_lossy()), "");
         }
         if spaces.new_cgroup {
             self.add("namespace", "new cgroup, after entering the container's cgroup", "linux.namespaces");
         }
-        if let Some(name) = &plan.keyring {
-            self.add("session", format!("new session keyring {}", name.to_string_lossy()), "");
+        if spaces.makes(LinuxNamespaceType::Network) {
+            self.add("namespace", "bring the loopback device up", "linux.namespaces");
         }
         let (kind, _) = propagation_words(plan.rootfs.cut);
         self.add("mount", format!("make / r{kind}"), "");
@@ -167,13 +174,22 @@ impl Lines {
         }
     }
 
+    /// In the order of `identify` and what follows it in `launch/init.rs`.
     fn process(&mut self, plan: &Plan) {
         let process = &plan.process;
-        self.add("process", format!("chdir {}", process.cwd), "process.cwd");
-        self.labels(process);
-        if let Some(persona) = plan.personality {
-            self.add("process", format!("personality {persona:#x}"), "linux.personality");
+        if process.terminal.is_some() {
+            self.add("process", "use the pty on /dev/console as its terminal", "process.terminal");
         }
+        self.labels(process);
+        self.add("process", format!("chdir {}", process.cwd), "process.cwd");
+        if process.find_home {
+            self.add("process", "look up HOME in the container's /etc/passwd", "process.env");
+        }
+        let groups =
+            process.groups.as_ref().map_or("those of the caller".to_owned(), |groups| format!("{groups:?}"));
+        let text =
+            format!("uid {}, gid {}, groups {groups}, umask {:04o}", process.uid, process.gid, process.umask);
+        self.add("process", text, "process.user");
         let set = |bits: u64| format!("{} ({bits:#x})", bits.count_ones());
         let caps = &process.caps;
         let text = format!(
@@ -192,20 +208,17 @@ impl Lines {
                 "process.capabilities.bounding",
             );
         }
-        let groups =
-            process.groups.as_ref().map_or("those of the caller".to_owned(), |groups| format!("{groups:?}"));
-        let text =
-            format!("uid {}, gid {}, groups {groups}, umask {:04o}", process.uid, process.gid, process.umask);
-        self.add("process", text, "process.user");
         if process.no_new_privs {
             self.add("process", "no new privileges", "process.noNewPrivileges");
         }
+        if let Some(persona) = plan.personality {
+            self.add("process", format!("personality {persona:#x}"), "linux.personality");
+        }
+        let places: Vec<_> = process.candidates.iter().map(|place| place.to_string_lossy()).collect();
+        self.add("process", format!("find the program: {}", places.join(" or ")), "process.args");
     }
 
     fn labels(&mut self, process: &ProcessPlan) {
-        if let Some(score) = process.oom_score_adj {
-            self.add("process", format!("oom_score_adj {score}"), "process.oomScoreAdj");
-        }
         if let Some(scheduler) = &process.scheduler {
             self.add(
                 "process",
@@ -233,9 +246,6 @@ impl Lines {
                 format!("SELinux label {} at exec", label.to_string_lossy()),
                 "process.selinuxLabel",
             );
-        }
-        if process.terminal.is_some() {
-            self.add("process", "use the pty on /dev/console as its terminal", "process.terminal");
         }
     }
 }
