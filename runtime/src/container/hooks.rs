@@ -4,8 +4,7 @@
 use oci_spec::runtime::Hook;
 
 use crate::error::{Result, Warning};
-use crate::launch::hooks::Output;
-use crate::launch::parent::run_hooks;
+use crate::launch::hooks::{Output, run_all};
 use crate::plan;
 use crate::spec::ContainerId;
 use crate::spec::state::{HookState, Status};
@@ -39,7 +38,7 @@ fn run(kind: &str, list: &[Hook], id: &ContainerId, record: &Record, status: Sta
         let output = Output::new().map_err(|errno| super::internal("make a file in memory", errno))?;
         let plans = plan::hooks::plan_list(kind, &Some(list.to_vec()))?;
         let run_one =
-            |hook: &plan::hooks::HookPlan| run_hooks(kind, std::slice::from_ref(hook), &told, &output).err();
+            |hook: &plan::hooks::HookPlan| run_all(kind, std::slice::from_ref(hook), &told, &output).err();
         Ok(plans.iter().filter_map(run_one).collect())
     };
     all().unwrap_or_else(|error| vec![error])

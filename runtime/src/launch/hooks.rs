@@ -13,8 +13,11 @@ use hull_sys::process::{self, Clone, Exit, Forked};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, fs, pidfd, socket};
 
+use super::report;
 use crate::apply::{At, Call, Failure};
+use crate::error;
 use crate::plan::hooks::HookPlan;
+use crate::spec::state::HookState;
 
 /// More than this of what a hook printed is not repeated in an error.
 const LIMIT_BYTES: u64 = 4096;
@@ -60,6 +63,20 @@ impl AsFd for Output {
 
 /// Holds a hook to what the program of the container is held to: called in its process, before `execve`.
 pub type Confine<'a> = &'a dyn Fn() -> hull_sys::Result<()>;
+
+/// Runs the hooks of one kind on our side, in the bundle.
+///
+/// # Errors
+/// The first that fails: `error running <kind> hook #N: ...`.
+pub fn run_all(kind: &str, list: &[HookPlan], state: &HookState<'_>, output: &Output) -> error::Result<()> {
+    let told = state.to_json();
+    let bundle = crate::plan::path::c_string(state.bundle)?;
+    for (index, hook) in list.iter().enumerate() {
+        run(hook, &told, output, Side::Runtime(&bundle))
+            .map_err(|failure| report::hook_error(kind, index, hook, failure, &output.text()))?;
+    }
+    Ok(())
+}
 
 /// Where a hook runs, and held to what.
 #[derive(Clone, Copy)]

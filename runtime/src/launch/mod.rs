@@ -2,12 +2,14 @@
 //! joins one), the stage between them when namespaces are joined, and the channel they talk over.
 
 pub mod channel;
+pub mod end;
 pub mod foreground;
 pub mod hooks;
 pub mod idmap;
 pub mod init;
 pub mod join;
 pub mod notify;
+mod open;
 pub mod parent;
 mod procfs;
 pub mod report;
