@@ -74,3 +74,14 @@ pub fn names(bits: u64) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_words() {
+        let all: Vec<String> = ALL.iter().map(|one| format!("CAP_{one}")).collect();
+        assert_eq!(all, crate::spec::words::CAPABILITIES);
+    }
+}
