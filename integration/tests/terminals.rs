@@ -15,7 +15,7 @@ tests! {
     run_in_the_foreground_uses_the_callers_terminal,
     run_in_the_foreground_takes_the_size_of_the_terminal.breaks_on(&[("crun 1.8", "the pty of the container is not its controlling terminal for stty")]),
     run_in_the_foreground_follows_a_resize.breaks_on(&[("crun 1.8", "resize is not passed on")]),
-    newlines_are_printed_as_they_were_written.breaks_on(&[("crun", "crun leaves the pty as the kernel made it")]),
+    newlines_are_printed_as_they_were_written.breaks_on(&[("runc", "sets the pty up when the program may have printed"), ("crun", "crun leaves the pty as the kernel made it")]),
     run_passes_keys_to_the_process,
     run_passes_the_interrupt_key,
     run_with_a_terminal_and_no_tty_fails,
