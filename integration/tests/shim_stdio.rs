@@ -39,7 +39,7 @@ tests! {
     a_reader_that_never_reads_costs_no_memory,
     delete_does_not_wait_for_ever_for_a_reader.limit_s(90),
     a_child_that_keeps_the_output_open_does_not_hold_the_exit,
-    output_goes_to_files,
+    output_goes_to_files.breaks_on(TAIL),
     output_goes_to_a_file_by_uri.breaks_on(TAIL),
     an_exec_writes_to_a_file,
     a_program_takes_the_output,
