@@ -177,11 +177,14 @@ impl Joined {
         if !staged {
             self.announce(request)?;
         }
+        let mut made_is_due = staged;
         loop {
             self.await_word(request)?;
             match self.channel.receive() {
-                Ok(Some(Message::Made(pid))) => self.replace_stage(pid, request)?,
-                Ok(Some(Message::Ready)) => return Ok(()),
+                Ok(Some(Message::Made(pid))) if std::mem::take(&mut made_is_due) => {
+                    self.replace_stage(pid, request)?;
+                }
+                Ok(Some(Message::Ready)) if !made_is_due => return Ok(()),
                 Ok(Some(Message::Report(found))) => return Err(sentence(found, request)),
                 Ok(_) => return Err(gone()),
                 Err(errno) => return Err(internal("receive a message from the process", errno)),
@@ -192,8 +195,7 @@ impl Joined {
     /// The stage ends, and the process it made is the one to serve.
     fn replace_stage(&mut self, pid: Pid, request: &Join<'_>) -> Result<()> {
         let failed = |errno| internal("watch the process", errno);
-        // It is our child, and so keeps its number until we reap it.
-        let process = pidfd::open(pid).map_err(failed)?;
+        let process = super::parent::child_of_ours(pid).map_err(failed)?;
         let stage = std::mem::replace(&mut self.pidfd, process);
         self.pid = pid;
         sys::wait(stage.as_fd(), true).map_err(failed)?;

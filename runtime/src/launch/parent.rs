@@ -178,6 +178,30 @@ fn make(
     }
 }
 
+/// A process that a child says it has made for us. The number is not believed: who shares the container's PID
+/// namespace and may trace could have said it. A child of ours keeps its number until we reap it.
+pub(super) fn child_of_ours(pid: Pid) -> hull_sys::Result<OwnedFd> {
+    let process = pidfd::open(pid)?;
+    if process::is_child(process.as_fd()) { Ok(process) } else { Err(Errno::ECHILD) }
+}
+
+/// What the child may still ask for, each once: it may not be the child that asks.
+struct Due {
+    made: bool,
+    maps: bool,
+    hooks: bool,
+}
+
+impl Due {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            made: plan.namespaces.shared_pids().is_some(),
+            maps: plan.needs_maps(),
+            hooks: !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty(),
+        }
+    }
+}
+
 /// What the stage says; `None` when it ended without making init.
 fn hear(question: BorrowedFd<'_>) -> Option<(Pid, OwnedFd)> {
     let mut text = [0; 8];
@@ -204,14 +228,15 @@ impl Launched {
         if !plan.needs_maps() && plan.namespaces.shared_pids().is_none() {
             meanwhile(self.pid)?;
         }
+        let mut due = Due::of(plan);
         loop {
             match self.hear() {
-                Ok(Some(Message::Made(pid))) => {
+                Ok(Some(Message::Made(pid))) if std::mem::take(&mut due.made) => {
                     self.replace(pid)?;
                     self.answer(Message::Mapped)?;
                     meanwhile(self.pid)?;
                 }
-                Ok(Some(Message::NeedMaps)) => {
+                Ok(Some(Message::NeedMaps)) if std::mem::take(&mut due.maps) => {
                     if let Some(ids) = &plan.namespaces.ids {
                         super::idmap::write_maps(self.pid, ids)?;
                     }
@@ -219,7 +244,7 @@ impl Launched {
                     self.answer(Message::Mapped)?;
                     meanwhile(self.pid)?;
                 }
-                Ok(Some(Message::AtHooks)) => {
+                Ok(Some(Message::AtHooks)) if std::mem::take(&mut due.hooks) => {
                     let told = HookState { pid: self.pid.unsigned_abs(), ..state.clone() };
                     if let Some(output) = output {
                         hooks::run_all("prestart", &plan.hooks.prestart, &told, output)?;
@@ -229,7 +254,11 @@ impl Launched {
                 }
                 Ok(Some(Message::Ready)) => return Ok(()),
                 Ok(Some(Message::Report(found))) => return Err(Trouble::Report(found)),
-                Ok(_) => return Err(Trouble::Silent),
+                Ok(None) => return Err(Trouble::Silent),
+                Ok(Some(_)) => {
+                    let what = "parse the message from the container's init";
+                    return Err(internal(what, Errno::EBADMSG).into());
+                }
                 Err(errno) => {
                     return Err(internal("receive a message from the container's init", errno).into());
                 }
@@ -251,8 +280,7 @@ impl Launched {
     /// The process that did the set-up ends, and the one it made is the container's init.
     fn replace(&mut self, pid: Pid) -> Result<()> {
         let failed = |errno| internal("watch the container's init", errno);
-        // It is our child, and so keeps its number until we reap it.
-        let init = pidfd::open(pid).map_err(failed)?;
+        let init = child_of_ours(pid).map_err(failed)?;
         let former = std::mem::replace(&mut self.pidfd, init);
         self.pid = pid;
         process::wait(former.as_fd(), true).map_err(failed).map(drop)

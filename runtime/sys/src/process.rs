@@ -124,6 +124,17 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Exit>> {
     }
 }
 
+/// Whether the process behind `pidfd` is a child of this one; it is not reaped.
+pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    // SAFETY: siginfo_t is plain data; all-zero is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::__WALL | libc::WNOHANG | libc::WNOWAIT;
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    // SAFETY: `info` is a live siginfo_t, the only thing the kernel writes.
+    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) };
+    check(answer).is_ok()
+}
+
 fn exit_of(info: &libc::siginfo_t) -> Option<Exit> {
     // SAFETY: waitid has filled the child fields of this siginfo_t, or left it all zero.
     if unsafe { info.si_pid() } == 0 {
@@ -259,3 +270,20 @@ pub fn new_session_keyring(name: &CStr) -> Result<()> {
 
 /// Replaces nothing and returns never: the type of `execve` that went well.
 pub type Never = Infallible;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_told_from_others_and_not_reaped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let own = crate::pidfd::open(child.id().cast_signed()).unwrap();
+        assert!(is_child(own.as_fd()));
+        assert!(child.wait().unwrap().success());
+        assert!(!is_child(own.as_fd()));
+        assert!(!is_child(crate::pidfd::open(parent_pid()).unwrap().as_fd()));
+    }
+}
