@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     ("clone-failed", Act(|lab| denied(lab, bundle(lab), libc::SYS_clone3, libc::EPERM))),
     ("out-of-memory", Act(out_of_memory)),
     ("init-gone", Act(init_gone)),
+    ("interrupted", Act(interrupted)),
     ("set-up", Act(|lab| denied(lab, bundle(lab), libc::SYS_setsid, libc::EPERM))),
     ("namespace-own", Create(|b| b.namespace("mount", Some("/proc/self/ns/mnt")))),
     ("namespace-path", Create(|b| b.namespace("ipc", Some("/no/such/namespace")))),
@@ -100,6 +101,16 @@ fn init_gone(lab: &Lab) -> Result<Told, Stop> {
     let script = format!("{0} kill -9 $({0} sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/')", busybox.display());
     let hook = json!({"path": busybox, "args": ["sh", "-c", script]});
     Logged::launch(lab, "create", &bundle(lab).push("/hooks/createRuntime", hook)).told()
+}
+
+/// TERM comes to `run` while a hook inside keeps the program from its start.
+fn interrupted(lab: &Lab) -> Result<Told, Stop> {
+    let busybox = lab.busybox();
+    let script = format!("p=$PPID; ({0} sleep 0.3; {0} kill -TERM $p) >/dev/null 2>&1 &", busybox.display());
+    let hook = json!({"path": busybox, "args": ["sh", "-c", script]});
+    let inside = json!({"path": "/bin/busybox", "args": ["sleep", "20"]});
+    let b = bundle(lab).push("/hooks/createRuntime", hook).push("/hooks/startContainer", inside);
+    Logged::launch(lab, "run", &b).told()
 }
 
 /// An ordinary user maps another id, without the tools that may.

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, parsed: &Parsed) -> Result<i32> {
     let console = parsed.value("console-socket");
     let running = global.runtime.run(&id, &planned, console, &bundle::announce(parsed), detach)?;
     global.log.warnings(&running.warnings);
-    running.pass_readiness_on()?;
+    global.log.warnings(running.pass_readiness_on().as_slice());
     if detach {
         return Ok(0);
     }

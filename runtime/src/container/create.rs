@@ -161,7 +161,7 @@ impl Undo {
         cgroup.apply(&planned.plan.cgroup, When::AfterSetup)?;
         self.state.commit()?;
         match starter {
-            Starter::Later => init.release(Message::Saved, &planned.plan),
+            Starter::Later => init.release(Message::Saved, &planned.plan, None),
             Starter::Us => Ok(()),
         }
     }
@@ -205,7 +205,8 @@ fn begin(planned: &Planned, begun: &Undo, console: Option<OwnedFd>) -> Result<Be
     let notify = Notify::new(&begun.state.dir().path())?;
     let signals = foreground::watch()?;
     let terminal = console.map(|console| Terminal::receive(console.as_fd())).transpose()?;
-    begun.init.as_ref().map_or(Ok(()), |init| init.release(Message::Start, &planned.plan))?;
+    let start = |init: &Launched| init.release(Message::Start, &planned.plan, Some(signals.as_fd()));
+    begun.init.as_ref().map_or(Ok(()), start)?;
     Ok((notify, signals, terminal))
 }
 
@@ -220,12 +221,11 @@ impl Running<'_> {
         self.init.pidfd.as_fd()
     }
 
-    /// Waits until it says that it is ready, and passes that on, when the caller wants to know.
-    ///
-    /// # Errors
-    /// When the caller cannot be told.
-    pub fn pass_readiness_on(&self) -> Result<()> {
-        self.notify.as_ref().map_or(Ok(()), |notify| notify.forward(self.init.pid, &self.init.pidfd))
+    /// Waits until it says that it is ready, and passes that on, when the caller wants to know; signals are passed on
+    /// meanwhile. Answers why the caller could not be told: the program runs all the same.
+    pub fn pass_readiness_on(&self) -> Option<Warning> {
+        let notify = self.notify.as_ref()?;
+        notify.forward(self.init.pid, self.init.pidfd.as_fd(), Some(self.signals.as_fd())).err()
     }
 
     /// Waits for its end; meanwhile signals and the terminal's input are passed on. Unless it is to be kept it is

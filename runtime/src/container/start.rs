@@ -1,5 +1,7 @@
 //! The start of a container that was created before, by this process or another.
 
+use std::os::fd::AsFd;
+
 use hull_sys::Errno;
 
 use super::{Runtime, bundle, hooks, internal, status};
@@ -18,7 +20,7 @@ impl Runtime {
     ///
     /// # Errors
     /// The container is not created, or its program cannot be run.
-    pub fn start(&self, id: &ContainerId, told: impl FnOnce(&[Warning])) -> Result<()> {
+    pub fn start(&self, id: &ContainerId, told: impl Fn(&[Warning])) -> Result<()> {
         let state = self.root.open(id)?.lock()?;
         let record = state.dir().load()?;
         check(id, status::of(state.dir(), &record))?;
@@ -33,7 +35,7 @@ impl Runtime {
         channel
             .send(Message::Start)
             .map_err(|errno| internal("send a message to the container's init", errno))?;
-        await_program(&channel, |found, printed| sentence(found, printed, &record, state.dir()))
+        await_program(&channel, None, |found, printed| sentence(found, printed, &record, state.dir()))
             .map_err(|error| bundle::point_into(&record, error))?;
         let pid = record.init.map_or(0, |init| init.pid);
         (self.trace)(format_args!("process {pid} runs {:?}", record.program));
@@ -42,7 +44,10 @@ impl Runtime {
             // Others may stop or delete it while it gets ready.
             drop(state);
             let ended = init.open().map_err(|errno| internal("watch the container's init", errno))?;
-            notify.forward(init.pid, ended)?;
+            // The program runs: what the caller cannot be told is no failure of the start.
+            if let Err(untold) = notify.forward(init.pid, ended.as_fd(), None) {
+                told(&[untold]);
+            }
         }
         Ok(())
     }

@@ -122,6 +122,7 @@ kinds! {
     InitSurvives = "init-survives",
     IntelRdtClosId = "intel-rdt-clos-id",
     Internal = "internal",
+    Interrupted = "interrupted",
     IoPriority = "io-priority",
     LimitNegative = "limit-negative",
     Link = "link",

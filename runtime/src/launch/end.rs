@@ -6,18 +6,29 @@
     reason = "an errno or stage without words of its own gets the general sentence"
 )]
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use hull_sys::Errno;
 use hull_sys::process::Exit;
+use hull_sys::signal::{self, Interest};
 
 use super::channel::{Channel, Message, Report, Stage};
 use super::report;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Field, Result, internal};
 
-/// Waits for the program to run: the end of the channel after `Executing`.
-pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error) -> Result<()> {
+/// Waits for the program to run: the end of the channel after `Executing`. With `signals` (a signalfd), one that asks
+/// for the end is an error.
+pub fn await_program(
+    channel: &Channel,
+    signals: Option<BorrowedFd<'_>>,
+    sentence: impl Fn(Report, &str) -> Error,
+) -> Result<()> {
     let mut executing = false;
     loop {
+        if let Some(signals) = signals {
+            uninterrupted(channel, signals)?;
+        }
         match channel.receive() {
             Ok(Some(Message::Executing)) => executing = true,
             Ok(Some(Message::Report(found))) => {
@@ -37,6 +48,24 @@ pub fn await_program(channel: &Channel, sentence: impl Fn(Report, &str) -> Error
                 return Err(internal("parse the message from the container's init", Errno::EBADMSG));
             }
             Err(errno) => return Err(internal("receive a message from the container's init", errno)),
+        }
+    }
+}
+
+/// Waits for init to say something; a signal that asks for the end comes first.
+fn uninterrupted(channel: &Channel, signals: BorrowedFd<'_>) -> Result<()> {
+    const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+    let failed = |errno| internal("wait for the container's init", errno);
+    loop {
+        let watched = [channel.as_fd(), signals].map(|fd| Interest { fd, events: libc::POLLIN });
+        let [said, signalled] = signal::poll(watched, -1).map_err(failed)?;
+        if said != 0 {
+            return Ok(());
+        }
+        let number = if signalled != 0 { signal::next(signals).map_err(failed)? } else { None };
+        if let Some(number) = number.filter(|number| ENDING.contains(number)) {
+            let text = format!("signal {number} came before the program was run");
+            return Err(Error::new(ErrorKind::Interrupted, text));
         }
     }
 }

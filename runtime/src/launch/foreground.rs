@@ -132,7 +132,12 @@ pub fn wait(child: BorrowedFd<'_>, signals: BorrowedFd<'_>, mut terminal: Option
     }
 }
 
-fn pass_signals(child: BorrowedFd<'_>, signals: BorrowedFd<'_>, terminal: Option<&Terminal>) -> Result<()> {
+/// Sends what has come by `signals` (a signalfd) to the process behind `child`.
+pub(super) fn pass_signals(
+    child: BorrowedFd<'_>,
+    signals: BorrowedFd<'_>,
+    terminal: Option<&Terminal>,
+) -> Result<()> {
     while let Some(number) = signal::next(signals).map_err(|errno| internal("read a signal", errno))? {
         match terminal {
             Some(terminal) if number == libc::SIGWINCH => terminal.resize(),

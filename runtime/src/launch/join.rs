@@ -248,7 +248,9 @@ impl Joined {
                 .send(Message::Start)
                 .map_err(|errno| internal("send a message to the process", errno))?;
         }
-        super::end::await_program(&self.channel, |found, _printed| report::process_sentence(found, plan))
+        super::end::await_program(&self.channel, None, |found, _printed| {
+            report::process_sentence(found, plan)
+        })
     }
 
     /// Kills it and waits for its end.

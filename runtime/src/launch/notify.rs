@@ -2,15 +2,15 @@
 //! socket of ours, and the first `READY=` it says is passed on with the number of its init. Called by
 //! `cli::start` and `cli::run`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_sys::process::{self, Pid};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, socket};
 
-use crate::error::internal;
-use crate::error::{Error, ErrorKind, Result, io_words, words};
+use super::foreground::pass_signals;
+use crate::error::{Error, ErrorKind, Result, internal, io_words, words};
 
 /// How long the service manager may take to answer the barrier.
 const BARRIER_MS: i32 = 30_000;
@@ -63,15 +63,14 @@ impl Notify {
         Ok(Some(Self { ours, host }))
     }
 
-    /// Waits for `READY=1` and passes it on, until `ended` (a pidfd) becomes readable.
-    pub fn forward(&self, init: Pid, ended: impl AsFd) -> Result<()> {
+    /// Waits for `READY=1` and passes it on, until `ended` (a pidfd of `init`) becomes readable. What comes by `signals`
+    /// (a signalfd) is sent to `init` meanwhile.
+    pub fn forward(&self, init: Pid, ended: BorrowedFd<'_>, signals: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
-            let watched = [
-                Interest { fd: self.ours.as_fd(), events: libc::POLLIN },
-                Interest { fd: ended.as_fd(), events: libc::POLLIN },
-            ];
-            let [said, gone] =
+            let watched = [self.ours.as_fd(), ended, signals.unwrap_or(ended)];
+            let watched = watched.map(|fd| Interest { fd, events: libc::POLLIN });
+            let [said, gone, signalled] =
                 signal::poll(watched, -1).map_err(|errno| internal("wait for READY=", errno))?;
             if said != 0 {
                 let (length, _) = socket::receive(self.ours.as_fd(), &mut buffer)
@@ -84,6 +83,8 @@ impl Notify {
                 }
             } else if gone != 0 {
                 return Ok(());
+            } else if let Some(signals) = signals.filter(|_| signalled != 0) {
+                pass_signals(ended, signals, None)?;
             }
         }
     }

@@ -299,10 +299,10 @@ impl Launched {
     ///
     /// # Errors
     /// The step of the start that failed, as a sentence.
-    pub fn release(&self, how: Message, plan: &Plan) -> Result<()> {
+    pub fn release(&self, how: Message, plan: &Plan, signals: Option<BorrowedFd<'_>>) -> Result<()> {
         self.channel.send(how).map_err(|errno| internal("send a message to the container's init", errno))?;
         if how == Message::Start {
-            await_program(&self.channel, |found, printed| {
+            await_program(&self.channel, signals, |found, printed| {
                 report::sentence(found, plan, printed, self.pidfd.as_fd())
             })
         } else {
