@@ -42,6 +42,7 @@ tests! {
     an_empty_cgroup_that_exists_is_used,
     the_tracking_hierarchies_of_a_pod_are_cleared.breaks_on(&[("runc", "docs/differences.md: parents that no engine knows are removed"), ("crun", "docs/differences.md: parents that no engine knows are removed")]),
     parents_in_use_stay,
+    a_failed_create_leaves_what_others_made.breaks_on(&[("runc", "it removes the directories of others"), ("crun", "it removes the directories of others")]),
     cgroups_path_with_dots_stays_below.breaks_on(&[("runc", "docs/differences.md: `..` in cgroupsPath is refused")]),
     freezer_file_follows_pause,
     v2_container_runs_without_limits.view(View::V2).breaks_on(&[CRUN_V2]),
@@ -500,6 +501,26 @@ fn the_tracking_hierarchies_of_a_pod_are_cleared(lab: &Lab) -> TestResult {
         lab.host.v1.iter().filter(|(name, _)| name == "pids").map(|(_, at)| at.clone()).collect();
     assert!(engine.iter().all(|mount| mount.join(&pod).exists()));
     remove_pod(lab, &pod);
+    Ok(())
+}
+
+fn a_failed_create_leaves_what_others_made(lab: &Lab) -> TestResult {
+    let b = lab.bundle().set("/hooks/createRuntime", json!([{"path": "/bin/false"}]));
+    let path = lab.cgroups_path(&b.id);
+    let mounts: Vec<_> = lab.host.v1.iter().map(|(_, at)| at).chain(&lab.host.v2).collect();
+    let others: Vec<_> =
+        mounts.iter().map(|mount| mount.join(path.trim_start_matches('/')).join("other/deep")).collect();
+    for other in &others {
+        fs::create_dir_all(other)?;
+    }
+    assert!(lab.create(&b).rc > 0);
+    assert!(lab.ids_on_disk().is_empty());
+    for other in &others {
+        assert!(other.exists(), "{}", other.display());
+        for level in other.ancestors().take(3) {
+            fs::remove_dir(level)?;
+        }
+    }
     Ok(())
 }
 

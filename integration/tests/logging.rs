@@ -18,6 +18,7 @@ tests! {
     a_backtrace_variable_changes_nothing,
     success_logs_nothing,
     debug_logs_more,
+    a_log_that_nobody_reads_holds_nothing_up.breaks_on(&[("runc", "it waits for a reader"), ("crun", "it waits for a reader")]),
     debug_says_something_on_every_verb.breaks_on(&[("runc", "not on all"), ("crun", "not on all")]),
 }
 
@@ -181,5 +182,15 @@ fn debug_says_something_on_every_verb(lab: &Lab) -> TestResult {
         assert!(text.lines().all(|line| line.contains("level=debug")), "{words:?}: {text}");
         fs::remove_file(log)?;
     }
+    Ok(())
+}
+
+fn a_log_that_nobody_reads_holds_nothing_up(lab: &Lab) -> TestResult {
+    let fifo = lab.dir.join("log.fifo");
+    let made = std::process::Command::new(lab.busybox()).arg("mkfifo").arg(&fifo).status()?;
+    assert!(made.success());
+    let path = fifo.to_string_lossy().into_owned();
+    let call = lab.call_globals(&["--log", &path], &["state", "nobody"]).spawn();
+    call.wait_for(std::time::Duration::from_secs(5))?.fails("open the log file");
     Ok(())
 }

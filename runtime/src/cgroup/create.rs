@@ -5,10 +5,12 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use hull_sys::Errno;
 
 use super::dir::{self, Dir};
+use super::remove::{REMOVE_LIMIT, retry, rmdir};
 use super::{Cgroup, failed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, CgroupPlan, Tolerance, Version};
@@ -30,7 +32,8 @@ impl Cgroup {
                 Err(_) if !wanted.required => {}
                 Err(Refused::Denied(_)) if plan.denied == Some(Tolerance::WithoutCgroup) => {}
                 Err(refused) => {
-                    cgroup.undo();
+                    // A failure has the same reason as the error that is being told.
+                    let _undone = cgroup.undo().is_ok();
                     return Err(refused.explain(plan.denied));
                 }
             }
@@ -38,20 +41,30 @@ impl Cgroup {
         if let Some(owner) = &plan.owner
             && let Err(error) = cgroup.delegate(owner.uid)
         {
-            cgroup.undo();
+            let _undone = cgroup.undo().is_ok();
             return Err(error.field(owner.field.clone()));
         }
         Ok(cgroup)
     }
 
-    /// Removes the directories this handle made, and only those: for a container that did not come to be.
-    /// What is not empty stays, because it is no longer ours alone.
-    pub fn undo(&mut self) {
-        self.dirs.clear();
+    /// Removes the directories this handle made, and only those: for a container that did not come to be. One that
+    /// is not empty stays, as long as it is not the container's own: it is no longer ours alone.
+    ///
+    /// # Errors
+    /// A directory of the container that is still there after 2 s.
+    pub fn undo(&mut self) -> Result<()> {
+        let own: Vec<PathBuf> = self.dirs.drain(..).map(|dir| dir.path).collect();
+        let deadline = Instant::now() + REMOVE_LIMIT;
+        let mut left = Ok(());
         for path in self.made.drain(..).rev() {
-            // A failure has the same reason as the error that is being reported, or somebody else moved in.
-            std::fs::remove_dir(path).ok();
+            if !own.contains(&path) {
+                // A parent that somebody else uses by now.
+                std::fs::remove_dir(path).ok();
+            } else if let Err(errno) = retry(deadline, || rmdir(&path)) {
+                left = Err(failed("remove cgroup", &path, errno));
+            }
         }
+        left
     }
 
     fn make(&mut self, index: usize, wanted: &CgroupDir, plan: &CgroupPlan) -> Result<Dir, Refused> {

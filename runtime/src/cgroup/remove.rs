@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupDir, Version};
 
 /// How long dying processes may keep a cgroup busy.
-const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const REMOVE_LIMIT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
@@ -92,7 +92,7 @@ fn remove_below(dir: &Dir, deadline: Instant) -> std::result::Result<(), Errno> 
 }
 
 /// `EBUSY` of an empty directory passes: the kernel is still taking processes off it.
-fn retry(
+pub(super) fn retry(
     deadline: Instant,
     mut remove: impl FnMut() -> std::result::Result<(), Errno>,
 ) -> std::result::Result<(), Errno> {
@@ -114,7 +114,7 @@ fn remove_one(dir: BorrowedFd<'_>, name: &CStr) -> std::result::Result<(), Errno
     }
 }
 
-fn rmdir(path: &Path) -> std::result::Result<(), Errno> {
+pub(super) fn rmdir(path: &Path) -> std::result::Result<(), Errno> {
     match std::fs::remove_dir(path).map_err(|error| errno(&error)) {
         Err(Errno::ENOENT) => Ok(()),
         done => done,

@@ -32,19 +32,17 @@ impl Undo {
             init.end();
         }
         let id = self.state.dir().id().clone();
-        // Nobody else is in it: it was empty when we took it.
+        // With init went all of its PID namespace. Others may have made their own cgroups below ours meanwhile.
         let left = self.cgroup.and_then(|mut cgroup| {
-            let removed = cgroup.kill().and_then(|()| cgroup.delete());
-            cgroup.undo();
-            removed.err()
+            let killed = if self.record.shares_pids { cgroup.kill() } else { Ok(()) };
+            killed.and_then(|()| cgroup.undo()).err()
         });
         (runtime.trace)(format_args!("rolled back: init and cgroup"));
         for warning in hooks::poststop(&id, &self.record) {
             (runtime.trace)(format_args!("{warning}"));
         }
-        let is_gone = Cgroup::open(&self.record.cgroup).is_ok_and(|cgroup| cgroup.is_gone());
         // The first error is the one to tell.
-        let _removed = is_gone && self.state.remove().is_ok();
+        let _removed = left.is_none() && self.state.remove().is_ok();
         match left {
             Some(left) => error.hint(format!("{left}; hull delete --force {id} retries the clean-up")),
             None => error,

@@ -45,7 +45,7 @@ impl Output {
         if read.is_err() {
             return String::new();
         }
-        String::from_utf8_lossy(&bytes).trim().replace('\n', "; ")
+        shown(String::from_utf8_lossy(&bytes).trim())
     }
 
     /// Forgets what the hook before has written.
@@ -53,6 +53,19 @@ impl Output {
         let cleared = (&self.0).rewind().and_then(|()| self.0.set_len(0));
         cleared.map_err(|_refused| Failure::new(Call::Execute, Errno::EIO))
     }
+}
+
+/// On one line, and without what would mean something to a terminal: the program is the image's.
+fn shown(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => line.push_str("; "),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 impl AsFd for Output {
@@ -179,4 +192,12 @@ fn wait(child: BorrowedFd<'_>, timeout_s: Option<u32>) -> Result<Exit, Failure> 
         }
     }
     process::wait(child, true).at(Call::Execute).map(|exit| exit.unwrap_or(Exit::Code(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn output_of_a_hook_is_one_line_that_a_terminal_only_shows() {
+        assert_eq!(super::shown("a\nb\u{1b}[2J\r\0é"), "a; b\\u{1b}[2J\\r\\u{0}é");
+    }
 }

@@ -361,6 +361,8 @@ fn signal_words(number: i32) -> String {
         libc::SIGPIPE => "broken pipe",
         libc::SIGALRM => "alarm clock",
         libc::SIGTERM => "terminated",
+        libc::SIGXFSZ => "file size limit exceeded",
+        libc::SIGSYS => "bad system call",
         other => return other.to_string(),
     };
     word.to_owned()

@@ -57,9 +57,12 @@ impl How {
         Self { flags: libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, mode }
     }
 
-    /// A file to append to, made with this mode when missing; each write reaches the disk.
+    /// A file to append to, made with this mode when missing; each write reaches the disk. A fifo is not waited for.
     pub const fn append(mode: u32) -> Self {
-        Self { flags: libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_SYNC, mode }
+        Self {
+            flags: libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_SYNC | libc::O_NONBLOCK,
+            mode,
+        }
     }
 }
 
