@@ -179,11 +179,15 @@ pub fn drop_bounding(caps: &CapsPlan, last: u8) -> Result<(), Failure> {
         .at(Call::Only)
 }
 
-/// Sets the capability sets but for what the last steps need: loading a filter without
-/// `no_new_privs`, and raising a limit.
-pub fn set_caps_but_last(caps: &CapsPlan) -> Result<(), Failure> {
+/// Sets the capability sets but for what the last steps need: loading a filter without `no_new_privs`, and raising a
+/// limit. No more is kept: others in the container may have rights over this process.
+pub fn set_caps_but_last(process: &ProcessPlan, has_filter: bool) -> Result<(), Failure> {
+    let caps = &process.caps;
     let now = cred::caps().at(Call::Only)?;
-    let keep = now.permitted & (1 << SYS_ADMIN | 1 << SYS_RESOURCE);
+    let when = |needed: bool, cap: u8| if needed { 1 << cap } else { 0 };
+    let wanted = when(has_filter && !process.no_new_privs, SYS_ADMIN)
+        | when(!process.rlimits.is_empty(), SYS_RESOURCE);
+    let keep = now.permitted & wanted;
     cred::set_caps(Caps {
         effective: caps.sets.effective | keep,
         permitted: caps.sets.permitted | keep,

@@ -135,7 +135,8 @@ fn set_up(init: &Init<'_>, from_start: &mut Option<Channel>) -> Result<Never, Re
         }
     };
     take_terminal(&plan.process, pty.as_ref(), init.console.as_ref().map(AsFd::as_fd))?;
-    let (args, env) = identify(&plan.process, proc.as_ref(), root.as_fd(), init.last_cap)?;
+    let (args, env) =
+        identify(&plan.process, proc.as_ref(), root.as_fd(), plan.seccomp.is_some(), init.last_cap)?;
     if let Some(persona) = plan.personality {
         sys::set_personality(persona).during(Stage::Personality, 0)?;
     }
@@ -310,6 +311,7 @@ pub(super) fn identify(
     process: &ProcessPlan,
     proc: Option<&Proc>,
     root: BorrowedFd<'_>,
+    has_filter: bool,
     last_cap: u8,
 ) -> Result<(Strings, Strings), Report> {
     process::set_scheduling(process).during(Stage::Scheduling, 0)?;
@@ -330,7 +332,7 @@ pub(super) fn identify(
     process::drop_bounding(&process.caps, last_cap).during(Stage::Capabilities, 0)?;
     process::set_groups(process).during(Stage::Groups, 0)?;
     process::set_user(process).during(Stage::User, 0)?;
-    process::set_caps_but_last(&process.caps).during(Stage::Capabilities, 1)?;
+    process::set_caps_but_last(process, has_filter).during(Stage::Capabilities, 1)?;
     match entered {
         Err(Failure { errno: libc::EACCES | libc::EPERM, .. }) => {
             process::enter(root, process.cwd.as_c_str())

@@ -328,7 +328,8 @@ fn set_up(request: &Join<'_>, staged: bool, channel: &Channel) -> Result<Never, 
     let pty =
         request.plan.terminal.map(|_| Pty::open(root.as_fd())).transpose().during(Stage::Terminal, 0)?;
     take_terminal(request.plan, pty.as_ref(), request.console.as_ref().map(AsFd::as_fd))?;
-    let (args, env): (Strings, Strings) = identify(request.plan, None, root.as_fd(), request.last_cap)?;
+    let (args, env): (Strings, Strings) =
+        identify(request.plan, None, root.as_fd(), request.seccomp.is_some(), request.last_cap)?;
     if let Some(persona) = request.personality {
         sys::set_personality(persona).during(Stage::Personality, 0)?;
     }
