@@ -244,6 +244,9 @@ fn exec_pid_file_appears_while_it_runs(lab: &Lab) -> TestResult {
         lab.call(&["exec", "--pid-file", &file.to_string_lossy(), &b.id, "/bin/sleep", "100"]).spawn();
     lab.eventually("the pid file", || file.exists());
     let pid: i32 = fs::read_to_string(&file)?.parse()?;
+    // The file comes a moment before the program.
+    let words = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    lab.eventually("the program", || words().starts_with("/bin/sleep"));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     running.wait_for(Duration::from_secs(10))?.rc(137);
     Ok(())
