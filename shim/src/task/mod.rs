@@ -32,6 +32,8 @@ use crate::{bundle, log, mounts, start, stats, time};
 
 /// How long output may take to be handed over before a process is deleted.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take once the reader has all that was written, or reads no more.
+const LAST_COPY: Duration = Duration::from_secs(2);
 /// How long to wait before the next look at what cannot be waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a killed process may take to be gone.
@@ -242,7 +244,16 @@ impl Shim {
             self.delete_container(&container).await?;
         }
         if let Some(streams) = process.streams.get() {
-            if tokio::time::timeout(DRAIN_LIMIT, streams.drained()).await.is_err() {
+            let stalled = async {
+                streams.taken().await;
+                tokio::time::sleep(LAST_COPY).await;
+            };
+            let is_whole = tokio::select! {
+                () = streams.drained() => true,
+                () = stalled => false,
+                () = tokio::time::sleep(DRAIN_LIMIT) => false,
+            };
+            if !is_whole {
                 log::warning(&format!("output of {} {} is cut off", container.id, process.exec_id));
             }
             streams.close().await;
