@@ -8,7 +8,7 @@ use hull_sys::process::{Exit, Pid};
 
 use super::announce::{Announce, console_socket};
 use super::undo::Undo;
-use super::{Planned, Runtime, hooks, internal};
+use super::{Planned, Runtime, hooks};
 use crate::cgroup::{Cgroup, SavedCgroup};
 use crate::error::{Result, Warning};
 use crate::launch::channel::Message;
@@ -42,6 +42,7 @@ pub struct Created<'a> {
     runtime: &'a Runtime,
     planned: &'a Planned,
     begun: Undo,
+    init: Launched,
     /// Our end of the console, when the terminal is to be in front of ours.
     console: Option<OwnedFd>,
 }
@@ -120,13 +121,11 @@ impl<'a> Reserved<'a> {
             planned.plan.rootfs.opened,
             planned.plan.rootfs.before.len() + planned.plan.rootfs.after.len()
         ));
-        let mut begun = Undo { state, record: intent(planned), cgroup: None, init: None };
+        let mut begun = Undo { state, record: intent(planned), cgroup: None };
         match begun.make(planned, console, starter) {
-            Ok(()) => {
-                if let Some(init) = &begun.init {
-                    (runtime.trace)(format_args!("init is process {}, in {}", init.pid, begun.record.cgroup));
-                }
-                Ok(Created { runtime, planned, begun, console: None })
+            Ok(init) => {
+                (runtime.trace)(format_args!("init is process {}, in {}", init.pid, begun.record.cgroup));
+                Ok(Created { runtime, planned, begun, init, console: None })
             }
             Err(error) => Err(planned.source.point(begun.take_back(runtime, error))),
         }
@@ -136,7 +135,7 @@ impl<'a> Reserved<'a> {
 impl Undo {
     /// The intent, the cgroup, init, the limits, the record: in this order, so that whenever this process is killed
     /// `delete` knows what there may be.
-    fn make(&mut self, planned: &Planned, console: Option<OwnedFd>, starter: Starter) -> Result<()> {
+    fn make(&mut self, planned: &Planned, console: Option<OwnedFd>, starter: Starter) -> Result<Launched> {
         self.state.save_intent(&self.record)?;
         let start = match starter {
             Starter::Later => Some(self.state.listen_for_start()?),
@@ -149,21 +148,36 @@ impl Undo {
         self.record.cgroup = cgroup.saved();
         cgroup.apply(&planned.plan.cgroup, When::BeforeStart)?;
         let mut created = None;
-        let launched = launch(planned, &self.state, console, start, cgroup, &self.record, &mut |pid| {
+        let init = launch(planned, &self.state, console, start, cgroup, &self.record, &mut |pid| {
             let identified = Record { init: Identity::of(pid), phase: Phase::Created, ..self.record.clone() };
             prepare(planned, &self.state, created.insert(identified))
-        });
-        let init = self.init.insert(launched?);
+        })?;
         if let Some(created) = created {
             self.record = created;
         }
-        // The limits that would have bitten the set-up, then the record takes effect: the container is real.
-        cgroup.apply(&planned.plan.cgroup, When::AfterSetup)?;
-        self.state.commit()?;
-        match starter {
-            Starter::Later => init.release(Message::Saved, &planned.plan, None),
-            Starter::Us => Ok(()),
+        match settle(planned, &self.state, cgroup, &init, starter) {
+            Ok(()) => Ok(init),
+            Err(error) => {
+                init.end();
+                Err(error)
+            }
         }
+    }
+}
+
+/// The limits that would have bitten the set-up, then the record takes effect: the container is real.
+fn settle(
+    planned: &Planned,
+    state: &Locked,
+    cgroup: &Cgroup,
+    init: &Launched,
+    starter: Starter,
+) -> Result<()> {
+    cgroup.apply(&planned.plan.cgroup, When::AfterSetup)?;
+    state.commit()?;
+    match starter {
+        Starter::Later => init.release(Message::Saved, &planned.plan, None),
+        Starter::Us => Ok(()),
     }
 }
 
@@ -171,42 +185,43 @@ impl<'a> Created<'a> {
     /// Tells the caller which process the container's init is. A caller that cannot be told cannot use the container
     /// either: it is taken back.
     fn announce(self, announce: &Announce<'_>) -> Result<Self> {
-        let told =
-            self.begun.init.as_ref().map_or(Ok(()), |init| announce.tell(init.pid, init.pidfd.as_fd()));
-        match told {
+        match announce.tell(self.init.pid, self.init.pidfd.as_fd()) {
             Ok(()) => Ok(self),
-            Err(error) => Err(self.begun.take_back(self.runtime, error)),
+            Err(error) => {
+                self.init.end();
+                Err(self.begun.take_back(self.runtime, error))
+            }
         }
     }
 
     /// Starts the program.
     fn start(self) -> Result<Running<'a>> {
-        let Self { runtime, planned, begun, console } = self;
-        match begin(planned, &begun, console) {
+        let Self { runtime, planned, begun, init, console } = self;
+        match begin(planned, &begun.state, &init, console) {
             Ok((notify, signals, terminal)) => {
-                let Undo { state, record, init, .. } = begun;
+                let Undo { state, record, .. } = begun;
                 let id = state.dir().id().clone();
                 let mut warnings = planned.warnings.clone();
                 warnings.extend(hooks::poststart(&id, &record));
                 // Others may stop or delete it from now on.
                 drop(state);
-                let init =
-                    init.ok_or_else(|| internal("find the container's init", hull_sys::Errno::ESRCH))?;
                 Ok(Running { runtime, id, record, init, signals, terminal, notify, warnings })
             }
-            Err(error) => Err(planned.source.point(begun.take_back(runtime, error))),
+            Err(error) => {
+                init.end();
+                Err(planned.source.point(begun.take_back(runtime, error)))
+            }
         }
     }
 }
 
 type Begun = (Option<Notify>, OwnedFd, Option<Terminal>);
 
-fn begin(planned: &Planned, begun: &Undo, console: Option<OwnedFd>) -> Result<Begun> {
-    let notify = Notify::new(&begun.state.dir().path())?;
+fn begin(planned: &Planned, state: &Locked, init: &Launched, console: Option<OwnedFd>) -> Result<Begun> {
+    let notify = Notify::new(&state.dir().path())?;
     let signals = foreground::watch()?;
     let terminal = console.map(|console| Terminal::receive(console.as_fd())).transpose()?;
-    let start = |init: &Launched| init.release(Message::Start, &planned.plan, Some(signals.as_fd()));
-    begun.init.as_ref().map_or(Ok(()), start)?;
+    init.release(Message::Start, &planned.plan, Some(signals.as_fd()))?;
     Ok((notify, signals, terminal))
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::{Runtime, hooks};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::parent::Launched;
 use crate::state::{Locked, Record};
 
 /// How long a killed process may take to be gone.
@@ -20,17 +19,12 @@ pub(super) struct Undo {
     pub(super) record: Record,
     /// Its cgroup, once made.
     pub(super) cgroup: Option<Cgroup>,
-    /// Its init, once made.
-    pub(super) init: Option<Launched>,
 }
 
 impl Undo {
     /// Takes back what has been begun, hooks included (`runtime.md#lifecycle`), because of `error`, which is answered
-    /// with what is left, if anything: that keeps its record, and is found by its id.
+    /// with what is left, if anything: that keeps its record, and is found by its id. Init has been ended before.
     pub(super) fn take_back(self, runtime: &Runtime, error: Error) -> Error {
-        if let Some(init) = &self.init {
-            init.end();
-        }
         let id = self.state.dir().id().clone();
         // With init went all of its PID namespace. Others may have made their own cgroups below ours meanwhile.
         let left = self.cgroup.and_then(|mut cgroup| {
