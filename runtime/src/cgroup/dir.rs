@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+pub(super) use hull_cgroup::files::{errno, value_of};
 use hull_sys::Errno;
 use hull_sys::open::{self, How};
 use hull_sys::signal::{self, Interest};
@@ -117,14 +118,6 @@ pub(super) fn procs(dir: BorrowedFd<'_>) -> Sys<Vec<i32>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-/// The value of `key` in a file of `key value` lines.
-pub(super) fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(name, _)| *name == key)
-        .map(|(_, value)| value)
-}
-
 pub(super) fn read_all(file: &mut File) -> Sys<String> {
     let mut text = String::with_capacity(256);
     file.read_to_string(&mut text).map_err(|error| errno(&error))?;
@@ -133,10 +126,6 @@ pub(super) fn read_all(file: &mut File) -> Sys<String> {
 
 /// The kernel's words for an errno, as they stand inside a sentence.
 pub(super) use crate::error::words as reason;
-
-pub(super) fn errno(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
 
 fn c_string(text: &OsStr) -> Sys<CString> {
     CString::new(text.as_bytes()).map_err(|_nul| Errno::EINVAL)

@@ -8,8 +8,7 @@ use hull_sys::process::{self, Exit};
 use hull_sys::signal::{self, Interest};
 use hull_sys::{Errno, pidfd, socket, tty};
 
-use crate::error::internal;
-use crate::error::{Error, ErrorKind, Field, Result, io_words};
+use crate::error::{Error, ErrorKind, Field, Result, internal, io_words};
 
 /// The caller's terminal, in raw mode until this is dropped.
 pub struct Terminal {
